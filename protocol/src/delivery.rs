@@ -1,0 +1,207 @@
+//! The one way both ends get a numbered message across a connection that may break.
+//!
+//! The sender keeps each item in an [`Outbox`] under a rising index until the receiver acknowledges it; after a
+//! reconnect everything kept is sent again, in order. The receiver's [`Cursor`] lets each index through once and
+//! knows what to acknowledge. Runners deliver events this way, gateways commands.
+
+use std::collections::VecDeque;
+
+/// Items numbered and kept until acknowledged.
+#[derive(Clone, Debug)]
+pub struct Outbox<T> {
+    next: i64,
+    sent: usize,
+    capacity: usize,
+    kept: VecDeque<(i64, T)>,
+}
+
+/// The outbox holds as many unacknowledged items as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} items wait for an acknowledgement, no more are taken")]
+pub struct Full(pub usize);
+
+impl<T> Outbox<T> {
+    /// An empty outbox whose first item gets the index `first`, holding at most `capacity` items.
+    #[must_use]
+    pub fn new(first: i64, capacity: usize) -> Self {
+        Outbox { next: first, sent: 0, capacity, kept: VecDeque::new() }
+    }
+
+    /// Takes an item and returns its index.
+    ///
+    /// # Errors
+    /// [`Full`] when the bound is reached; the item is not taken and no index is used up.
+    pub fn push(&mut self, item: T) -> Result<i64, Full> {
+        if self.kept.len() >= self.capacity {
+            return Err(Full(self.kept.len()));
+        }
+        Ok(self.push_beyond(item))
+    }
+
+    /// Takes an item even when the bound is reached: for the one that must not be lost, such as the last of its stream.
+    pub fn push_beyond(&mut self, item: T) -> i64 {
+        let index = self.next;
+        self.next = self.next.saturating_add(1);
+        self.kept.push_back((index, item));
+        index
+    }
+
+    /// The next item that was not sent on this connection.
+    pub fn send_next(&mut self) -> Option<(i64, &T)> {
+        let (index, item) = self.kept.get(self.sent)?;
+        self.sent += 1;
+        Some((*index, item))
+    }
+
+    /// The connection is gone: everything kept counts as not sent.
+    pub fn disconnected(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Forgets every sent item up to and including `index`; answers how many. An index never sent on this connection
+    /// or an earlier one changes nothing beyond what was numbered.
+    pub fn acknowledge(&mut self, index: i64) -> usize {
+        let mut forgotten = 0;
+        while self.kept.front().is_some_and(|(kept, _)| *kept <= index) {
+            self.kept.pop_front();
+            self.sent = self.sent.saturating_sub(1);
+            forgotten += 1;
+        }
+        forgotten
+    }
+
+    /// The index the next item will get.
+    #[must_use]
+    pub fn next_index(&self) -> i64 {
+        self.next
+    }
+
+    /// How many items wait for an acknowledgement.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Nothing waits for an acknowledgement.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Nothing waits to be sent on this connection.
+    #[must_use]
+    pub fn all_sent(&self) -> bool {
+        self.sent == self.kept.len()
+    }
+
+    /// What is kept, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, &T)> {
+        self.kept.iter().map(|(index, item)| (*index, item))
+    }
+}
+
+/// The receiver's place in a stream of rising indexes. Gaps are fine, repeats are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    last: Option<i64>,
+    acknowledged: Option<i64>,
+}
+
+/// Whether an item is new to the receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Arrival {
+    /// Take it.
+    New,
+    /// It was taken before; drop it.
+    Repeat,
+}
+
+impl Cursor {
+    /// A cursor that has already taken everything up to `last`.
+    #[must_use]
+    pub fn resumed(last: Option<i64>) -> Self {
+        Cursor { last, acknowledged: None }
+    }
+
+    /// Notes the arrival of `index`.
+    pub fn arrive(&mut self, index: i64) -> Arrival {
+        if self.last.is_some_and(|last| index <= last) {
+            return Arrival::Repeat;
+        }
+        self.last = Some(index);
+        Arrival::New
+    }
+
+    /// The highest index taken.
+    #[must_use]
+    pub fn last(&self) -> Option<i64> {
+        self.last
+    }
+
+    /// How far acknowledgement lags behind, in indexes.
+    #[must_use]
+    pub fn unacknowledged(&self) -> u64 {
+        match (self.last, self.acknowledged) {
+            (None, _) => 0,
+            (Some(last), Some(acknowledged)) => last.abs_diff(acknowledged),
+            (Some(_), None) => 1,
+        }
+    }
+
+    /// The index to acknowledge now, once per advance.
+    pub fn take_acknowledgement(&mut self) -> Option<i64> {
+        if self.last == self.acknowledged {
+            return None;
+        }
+        self.acknowledged = self.last;
+        self.last
+    }
+
+    /// Forgets what was acknowledged, so that a repeat is acknowledged again.
+    pub fn acknowledge_again(&mut self) {
+        self.acknowledged = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_items_are_sent_again_in_order_after_a_disconnect() {
+        let mut outbox = Outbox::new(0, 10);
+        for item in ["a", "b", "c"] {
+            outbox.push(item).expect("room");
+        }
+        while outbox.send_next().is_some() {}
+        assert_eq!(outbox.acknowledge(0), 1);
+        outbox.disconnected();
+        assert_eq!(outbox.send_next(), Some((1, &"b")));
+        assert_eq!(outbox.send_next(), Some((2, &"c")));
+        assert_eq!(outbox.send_next(), None);
+    }
+
+    #[test]
+    fn a_full_outbox_refuses_without_using_up_an_index() {
+        let mut outbox = Outbox::new(5, 1);
+        assert_eq!(outbox.push("a"), Ok(5));
+        assert_eq!(outbox.push("b"), Err(Full(1)));
+        assert_eq!(outbox.push_beyond("last"), 6);
+        assert_eq!(outbox.acknowledge(i64::MAX), 2);
+        assert_eq!(outbox.push("c"), Ok(7));
+    }
+
+    #[test]
+    fn a_cursor_takes_each_index_once_and_allows_gaps() {
+        let mut cursor = Cursor::default();
+        assert_eq!(cursor.arrive(0), Arrival::New);
+        assert_eq!(cursor.arrive(0), Arrival::Repeat);
+        assert_eq!(cursor.arrive(7), Arrival::New);
+        assert_eq!(cursor.arrive(3), Arrival::Repeat);
+        assert_eq!(cursor.take_acknowledgement(), Some(7));
+        assert_eq!(cursor.take_acknowledgement(), None);
+        cursor.acknowledge_again();
+        assert_eq!(cursor.take_acknowledgement(), Some(7));
+    }
+}

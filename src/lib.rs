@@ -1,0 +1,1 @@
+//! Runs stateful actors on machines you control.
