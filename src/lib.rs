@@ -1,1 +1,13 @@
-//! Runs stateful actors on machines you control.
+//! Greenroom runs stateful actors on machines you control.
+//!
+//! `socket → codec → session core → effects → hosts`: a runner dials out to a gateway over one binary WebSocket, a pure
+//! state machine ([`session`]) decides, and a shell (`runner`) performs what it decided. The embedded gateway is built
+//! the same way on the other end of the same wire.
+
+pub mod actor;
+pub mod backoff;
+
+#[cfg(feature = "daemon")]
+pub mod host;
+
+pub use greenroom_protocol as protocol;

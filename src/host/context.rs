@@ -1,0 +1,135 @@
+//! What a running actor can do.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use greenroom_protocol::{KvListQuery, KvRequest, KvResponse};
+use tokio::sync::oneshot;
+
+use crate::actor::ActorKey;
+use crate::host::{Call, CallSender, KvError, StartActor};
+
+/// An actor's own door to the runner: storage, alarm, sleep, destroy. Cheap to clone; after the life it belongs to has
+/// ended, every call fails and changes nothing.
+#[derive(Clone, Debug)]
+pub struct ActorContext {
+    start: Arc<StartActor>,
+    calls: CallSender,
+}
+
+/// The runner has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the runner has stopped")]
+pub struct Gone;
+
+impl ActorContext {
+    /// The context of one life.
+    #[must_use]
+    pub fn new(start: Arc<StartActor>, calls: CallSender) -> Self {
+        ActorContext { start, calls }
+    }
+
+    /// Identity and generation.
+    #[must_use]
+    pub fn key(&self) -> &ActorKey {
+        &self.start.key
+    }
+
+    /// What this life was started with.
+    #[must_use]
+    pub fn start(&self) -> &StartActor {
+        &self.start
+    }
+
+    /// The way into the runner, for what has no method here.
+    #[must_use]
+    pub fn calls(&self) -> &CallSender {
+        &self.calls
+    }
+
+    /// Asks to sleep: the process ends, the state stays, the next request wakes it.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn sleep(&self) -> Result<(), Gone> {
+        self.calls.send(Call::Sleep(self.key().clone())).await.map_err(|_| Gone)
+    }
+
+    /// Asks to be destroyed, with all state.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn destroy(&self) -> Result<(), Gone> {
+        self.calls.send(Call::Destroy(self.key().clone())).await.map_err(|_| Gone)
+    }
+
+    /// Asks to be woken at this time, in milliseconds since the epoch; `None` clears the alarm.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn set_alarm(&self, at: Option<i64>) -> Result<(), Gone> {
+        self.calls.send(Call::SetAlarm(self.key().clone(), at)).await.map_err(|_| Gone)
+    }
+
+    /// Sends a storage request and waits for its answer.
+    ///
+    /// # Errors
+    /// [`KvError`]; a refusal of the gateway is [`KvError::Refused`].
+    pub async fn kv(&self, request: KvRequest) -> Result<KvResponse, KvError> {
+        let (reply, answer) = oneshot::channel();
+        let call = Call::Kv { actor: self.key().clone(), request, reply };
+        self.calls.send(call).await.map_err(|_| KvError::Unavailable)?;
+        match answer.await.unwrap_or(Err(KvError::Unavailable))? {
+            KvResponse::Error { message } => Err(KvError::Refused(message.to_string())),
+            response => Ok(response),
+        }
+    }
+
+    /// Reads one value.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Bytes>, KvError> {
+        match self.kv(KvRequest::Get { keys: vec![key.into()] }).await? {
+            KvResponse::Get { values, .. } => Ok(values.into_iter().next()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Writes one value; it is durable when this returns.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<(), KvError> {
+        let request = KvRequest::Put { keys: vec![key.into()], values: vec![value.into()] };
+        self.kv(request).await.map(|_| ())
+    }
+
+    /// Removes one key; it need not exist.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<(), KvError> {
+        self.kv(KvRequest::Delete { keys: vec![key.into()] }).await.map(|_| ())
+    }
+
+    /// Reads keys and values in key order.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn list(
+        &self,
+        query: KvListQuery,
+        reverse: bool,
+        limit: Option<u64>,
+    ) -> Result<Vec<(Bytes, Bytes)>, KvError> {
+        match self.kv(KvRequest::List { query, reverse: Some(reverse), limit }).await? {
+            KvResponse::List { keys, values, .. } => Ok(keys.into_iter().zip(values).collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn unexpected(response: &KvResponse) -> KvError {
+    KvError::Refused(format!("the gateway answered with something else: {response:?}"))
+}

@@ -1,0 +1,127 @@
+//! One client request and the way to answer it.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use greenroom_protocol::{Headers, StreamId};
+
+use crate::actor::ActorKey;
+use crate::host::{Body, Call, CallSender, Gone, StreamReply};
+
+/// A client's request, as it was sent.
+#[derive(Debug)]
+pub struct Request {
+    /// Its id, for the log and for `Actor-Request-Id`.
+    pub stream: StreamId,
+    /// HTTP method, upper case by convention only.
+    pub method: ByteString,
+    /// Path and query, not decoded; begins with `/`.
+    pub path: ByteString,
+    /// Headers; names are lower case and may repeat.
+    pub headers: Headers,
+    /// The body.
+    pub body: Body,
+}
+
+/// Answers one request, once. Dropped unanswered, it aborts the request, and the gateway may try it elsewhere.
+#[derive(Debug)]
+pub struct Responder {
+    stream: Stream,
+}
+
+/// Writes the rest of a response body. Dropped unfinished, it aborts the response.
+#[derive(Debug)]
+pub struct ResponseWriter {
+    stream: Stream,
+}
+
+/// The sending end of a stream, with its abort-on-drop.
+#[derive(Debug)]
+struct Stream {
+    actor: ActorKey,
+    id: StreamId,
+    calls: CallSender,
+    open: bool,
+}
+
+impl Responder {
+    /// The responder of one stream of one actor life.
+    #[must_use]
+    pub fn new(actor: ActorKey, id: StreamId, calls: CallSender) -> Self {
+        Responder { stream: Stream { actor, id, calls, open: true } }
+    }
+
+    /// Answers with a whole body.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn respond(mut self, status: u16, headers: Headers, body: Bytes) -> Result<(), Gone> {
+        self.stream.open = false;
+        self.stream.send(StreamReply::Response { status, headers, body, more: false }).await
+    }
+
+    /// Answers with a head; the body follows through the writer.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn start(self, status: u16, headers: Headers) -> Result<ResponseWriter, Gone> {
+        self.stream.send(StreamReply::Response { status, headers, body: Bytes::new(), more: true }).await?;
+        Ok(ResponseWriter { stream: self.stream })
+    }
+
+    /// Gives up: the gateway may try again elsewhere.
+    pub fn abort(self) {
+        drop(self);
+    }
+}
+
+impl ResponseWriter {
+    /// Sends a piece of the body; waits when the way to the gateway is full.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn chunk(&mut self, body: Bytes) -> Result<(), Gone> {
+        self.stream.send(StreamReply::Chunk { body, finish: false }).await
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn finish(mut self) -> Result<(), Gone> {
+        self.stream.open = false;
+        self.stream.send(StreamReply::Chunk { body: Bytes::new(), finish: true }).await
+    }
+}
+
+impl Stream {
+    async fn send(&self, reply: StreamReply) -> Result<(), Gone> {
+        let call = Call::Stream { actor: self.actor.clone(), stream: self.id, reply };
+        self.calls.send(call).await.map_err(|_| Gone)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.open {
+            let call = Call::Stream { actor: self.actor.clone(), stream: self.id, reply: StreamReply::Abort };
+            send_from_drop(&self.calls, call);
+        }
+    }
+}
+
+/// Sends without waiting where there is room, else from a task: a guard must not lose its word.
+pub(super) fn send_from_drop(calls: &CallSender, call: Call) {
+    use tokio::sync::mpsc::error::TrySendError;
+    match calls.try_send(call) {
+        Ok(()) | Err(TrySendError::Closed(_)) => {}
+        Err(TrySendError::Full(call)) => {
+            let calls = calls.clone();
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move {
+                    // The runner may have stopped meanwhile, and then nobody waits for this.
+                    let _ = calls.send(call).await;
+                });
+            }
+        }
+    }
+}
