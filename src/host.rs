@@ -8,6 +8,7 @@
 
 mod body;
 mod call;
+pub mod child_process;
 mod context;
 mod request;
 mod websocket;

@@ -1,0 +1,5 @@
+//! Actors as child processes: any language, one process per actor life.
+
+mod settings;
+
+pub use settings::{Listen, START_TIMEOUT, STOP_GRACE, Settings, WebSocketMode};
