@@ -10,4 +10,7 @@ pub mod backoff;
 #[cfg(feature = "daemon")]
 pub mod host;
 
+pub mod gateway;
+pub mod store;
+
 pub use greenroom_protocol as protocol;
