@@ -11,6 +11,11 @@ pub const MESSAGE_MAX: usize = 32 * 1024 * 1024;
 /// answered, instead of a bare connection error.
 pub const FRAME_MAX: usize = 40 * 1024 * 1024;
 
+/// The most items of one list or map in a message. An item takes tens of bytes of memory however short it is on the
+/// wire: without this bound a frame of empty keys would take more than a gigabyte. The longest honest list, a
+/// key-value list, has a few ten thousand.
+pub const ITEMS_MAX: usize = 1 << 20;
+
 /// The longest key, in bytes. The engine counts 2 bytes of overhead against 2048.
 pub const KV_KEY_MAX: usize = 2046;
 
