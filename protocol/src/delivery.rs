@@ -10,8 +10,11 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug)]
 pub struct Outbox<T> {
     next: i64,
-    sent: usize,
     capacity: usize,
+    /// How many of `kept`, from the oldest on, were sent on this connection.
+    sent: usize,
+    /// How many of `kept`, from the oldest on, were sent on any connection; only these can be acknowledged.
+    ever_sent: usize,
     kept: VecDeque<(i64, T)>,
 }
 
@@ -24,7 +27,7 @@ impl<T> Outbox<T> {
     /// An empty outbox whose first item gets the index `first`, holding at most `capacity` items.
     #[must_use]
     pub fn new(first: i64, capacity: usize) -> Self {
-        Outbox { next: first, sent: 0, capacity, kept: VecDeque::new() }
+        Outbox { next: first, capacity, sent: 0, ever_sent: 0, kept: VecDeque::new() }
     }
 
     /// Takes an item and returns its index.
@@ -50,6 +53,7 @@ impl<T> Outbox<T> {
     pub fn send_next(&mut self) -> Option<(i64, &T)> {
         let (index, item) = self.kept.get(self.sent)?;
         self.sent += 1;
+        self.ever_sent = self.ever_sent.max(self.sent);
         Some((*index, item))
     }
 
@@ -58,16 +62,14 @@ impl<T> Outbox<T> {
         self.sent = 0;
     }
 
-    /// Forgets every sent item up to and including `index`; answers how many. An index never sent on this connection
-    /// or an earlier one changes nothing beyond what was numbered.
+    /// Forgets every item up to and including `index` that was sent on this connection or an earlier one; answers how
+    /// many. What was never sent stays, whatever the peer claims to have.
     pub fn acknowledge(&mut self, index: i64) -> usize {
-        let mut forgotten = 0;
-        while self.kept.front().is_some_and(|(kept, _)| *kept <= index) {
-            self.kept.pop_front();
-            self.sent = self.sent.saturating_sub(1);
-            forgotten += 1;
-        }
-        forgotten
+        let reached = self.kept.iter().take(self.ever_sent).take_while(|(kept, _)| *kept <= index).count();
+        self.kept.drain(..reached);
+        self.ever_sent -= reached;
+        self.sent = self.sent.saturating_sub(reached);
+        reached
     }
 
     /// The index the next item will get.
@@ -104,7 +106,7 @@ impl<T> Outbox<T> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     last: Option<i64>,
-    acknowledged: Option<i64>,
+    unacknowledged: u64,
 }
 
 /// Whether an item is new to the receiver.
@@ -118,18 +120,20 @@ pub enum Arrival {
 }
 
 impl Cursor {
-    /// A cursor that has already taken everything up to `last`.
+    /// A cursor that has already taken everything up to `last`, and says so again.
     #[must_use]
     pub fn resumed(last: Option<i64>) -> Self {
-        Cursor { last, acknowledged: None }
+        Cursor { last, unacknowledged: u64::from(last.is_some()) }
     }
 
-    /// Notes the arrival of `index`.
+    /// Notes the arrival of `index`. A repeat means that the sender missed the acknowledgement, so one is due again.
     pub fn arrive(&mut self, index: i64) -> Arrival {
         if self.last.is_some_and(|last| index <= last) {
+            self.acknowledge_again();
             return Arrival::Repeat;
         }
         self.last = Some(index);
+        self.unacknowledged = self.unacknowledged.saturating_add(1);
         Arrival::New
     }
 
@@ -139,28 +143,26 @@ impl Cursor {
         self.last
     }
 
-    /// How far acknowledgement lags behind, in indexes.
+    /// How many items were taken since the last acknowledgement; at least 1 when one is due for another reason.
     #[must_use]
     pub fn unacknowledged(&self) -> u64 {
-        match (self.last, self.acknowledged) {
-            (None, _) => 0,
-            (Some(last), Some(acknowledged)) => last.abs_diff(acknowledged),
-            (Some(_), None) => 1,
-        }
+        self.unacknowledged
     }
 
-    /// The index to acknowledge now, once per advance.
+    /// The index to acknowledge now, once per advance or repeat.
     pub fn take_acknowledgement(&mut self) -> Option<i64> {
-        if self.last == self.acknowledged {
+        if self.unacknowledged == 0 {
             return None;
         }
-        self.acknowledged = self.last;
+        self.unacknowledged = 0;
         self.last
     }
 
-    /// Forgets what was acknowledged, so that a repeat is acknowledged again.
+    /// Makes an acknowledgement due although nothing new arrived, for a sender that may have missed the last one.
     pub fn acknowledge_again(&mut self) {
-        self.acknowledged = None;
+        if self.last.is_some() {
+            self.unacknowledged = self.unacknowledged.max(1);
+        }
     }
 }
 
@@ -188,8 +190,36 @@ mod tests {
         assert_eq!(outbox.push("a"), Ok(5));
         assert_eq!(outbox.push("b"), Err(Full(1)));
         assert_eq!(outbox.push_beyond("last"), 6);
-        assert_eq!(outbox.acknowledge(i64::MAX), 2);
+        while outbox.send_next().is_some() {}
+        assert_eq!(outbox.acknowledge(6), 2);
         assert_eq!(outbox.push("c"), Ok(7));
+    }
+
+    #[test]
+    fn an_acknowledgement_of_what_was_never_sent_loses_nothing() {
+        let mut outbox = Outbox::new(0, 10);
+        for item in ["a", "b", "c"] {
+            outbox.push(item).expect("room");
+        }
+        assert_eq!(outbox.acknowledge(i64::MAX), 0);
+        outbox.send_next();
+        assert_eq!(outbox.acknowledge(i64::MAX), 1);
+        assert_eq!(outbox.send_next(), Some((1, &"b")));
+        assert_eq!(outbox.send_next(), Some((2, &"c")));
+    }
+
+    #[test]
+    fn an_acknowledgement_may_come_after_a_reconnect_and_before_the_resend() {
+        let mut outbox = Outbox::new(0, 10);
+        for item in ["a", "b", "c"] {
+            outbox.push(item).expect("room");
+        }
+        outbox.send_next();
+        outbox.send_next();
+        outbox.disconnected();
+        assert_eq!(outbox.acknowledge(1), 2);
+        assert_eq!(outbox.send_next(), Some((2, &"c")));
+        assert!(outbox.all_sent());
     }
 
     #[test]
@@ -203,5 +233,33 @@ mod tests {
         assert_eq!(cursor.take_acknowledgement(), None);
         cursor.acknowledge_again();
         assert_eq!(cursor.take_acknowledgement(), Some(7));
+    }
+
+    #[test]
+    fn a_cursor_counts_what_it_took_since_its_last_acknowledgement() {
+        let mut cursor = Cursor::default();
+        assert_eq!(cursor.unacknowledged(), 0);
+        for index in [5, 6, 300] {
+            assert_eq!(cursor.arrive(index), Arrival::New);
+        }
+        assert_eq!(cursor.unacknowledged(), 3);
+        assert_eq!(cursor.take_acknowledgement(), Some(300));
+        assert_eq!(cursor.unacknowledged(), 0);
+    }
+
+    #[test]
+    fn a_repeat_is_acknowledged_again() {
+        let mut cursor = Cursor::resumed(Some(4));
+        assert_eq!(cursor.take_acknowledgement(), Some(4));
+        assert_eq!(cursor.take_acknowledgement(), None);
+        assert_eq!(cursor.arrive(2), Arrival::Repeat);
+        assert_eq!(cursor.take_acknowledgement(), Some(4));
+    }
+
+    #[test]
+    fn a_cursor_that_took_nothing_acknowledges_nothing() {
+        let mut cursor = Cursor::resumed(None);
+        cursor.acknowledge_again();
+        assert_eq!(cursor.take_acknowledgement(), None);
     }
 }
