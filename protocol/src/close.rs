@@ -28,6 +28,7 @@ impl CloseReason {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let (name, ray) = match text.split_once('#') {
+            Some((name, "")) => (name, None),
             Some((name, ray)) => (name, Some(ray.to_owned())),
             None => (text, None),
         };
@@ -62,17 +63,20 @@ pub fn clip(reason: &str) -> &str {
     &reason[..end]
 }
 
-/// A close code that may stand in a close frame: the given one, or 1000 when it may not.
+/// A close code that every client takes: the given one, or 1000 when some would answer it with a protocol error.
+/// That is any code that may not stand in a close frame, and 1014, which is registered but not known to all.
 #[must_use]
 pub fn sendable_code(code: Option<u16>) -> u16 {
     match code {
-        Some(code @ (1000..=1003 | 1007..=1014 | 3000..=4999)) => code,
+        Some(code @ (1000..=1003 | 1007..=1013 | 3000..=4999)) => code,
         Some(_) | None => 1000,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -94,10 +98,57 @@ mod tests {
 
     #[test]
     fn codes_that_break_a_client_become_1000() {
-        for code in [None, Some(0), Some(999), Some(1005), Some(1006), Some(1015), Some(2999), Some(5000)] {
-            assert_eq!(sendable_code(code), 1000);
+        assert_eq!(sendable_code(None), 1000);
+        for code in 0..=u16::MAX {
+            let sent = sendable_code(Some(code));
+            let breaks =
+                code < 1000 || [1004, 1005, 1006].contains(&code) || (1014..3000).contains(&code) || code >= 5000;
+            assert_eq!(sent, if breaks { 1000 } else { code });
         }
-        assert_eq!(sendable_code(Some(1011)), 1011);
-        assert_eq!(sendable_code(Some(4001)), 4001);
+    }
+
+    #[test]
+    fn a_reason_may_look_like_anything() {
+        for (text, group, code, ray) in [
+            ("ws.eviction#", "ws", "eviction", None),
+            ("#ray", "", "", Some("ray")),
+            (".", "", "", None),
+            ("a.b.c#d#e", "a", "b.c", Some("d#e")),
+            ("a#b.c", "a", "", Some("b.c")),
+        ] {
+            let reason = CloseReason::parse(text);
+            assert_eq!((&*reason.group, &*reason.code, reason.ray.as_deref()), (group, code, ray), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_whole_name_is_the_reason() {
+        for other in ["ws", "ws.evictions", "ws.", ".eviction", "guard.eviction", "ws.eviction.x", ""] {
+            assert!(!CloseReason::parse(other).is(EVICTION), "{other}");
+        }
+        assert!(!CloseReason::parse("ws").is("ws"), "a name has a group and a code");
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_reason_is_the_longest_beginning_that_fits(reason in "\\PC{0,140}") {
+            let cut = clip(&reason);
+            prop_assert!(reason.starts_with(cut) && cut.len() <= REASON_MAX);
+            let next = reason[cut.len()..].chars().next();
+            prop_assert!(next.is_none_or(|next| cut.len() + next.len_utf8() > REASON_MAX));
+        }
+
+        #[test]
+        fn a_parsed_reason_reads_the_same_without_its_ray(
+            group in "[a-z]{1,9}",
+            code in "[a-z_.]{1,9}",
+            ray in "[a-z0-9]{1,30}",
+        ) {
+            let name = format!("{group}.{code}");
+            let reason = CloseReason::parse(&format!("{name}#{ray}"));
+            prop_assert!(reason.is(&name));
+            prop_assert_eq!(reason.to_string(), name);
+            prop_assert_eq!(reason.ray, Some(ray));
+        }
     }
 }

@@ -41,3 +41,19 @@ impl fmt::Display for Version {
         write!(f, "{}", *self as u16)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_4_to_7_are_versions() {
+        for number in 0..=u16::MAX {
+            match Version::try_from(number) {
+                Ok(version) => assert_eq!(version.to_string(), number.to_string()),
+                Err(unknown) => assert_eq!(unknown, UnknownVersion(number)),
+            }
+            assert_eq!(Version::try_from(number).is_ok(), (4..=7).contains(&number));
+        }
+    }
+}
