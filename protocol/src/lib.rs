@@ -2,7 +2,8 @@
 //!
 //! A runner dials out and sends [`ToServer`] messages, the gateway answers with [`ToClient`] messages, each one
 //! binary WebSocket message, encoded as BARE (draft-devault-bare). Bodies and strings of a decoded message are slices
-//! of the received frame: decoding copies nothing and allocates only the lists.
+//! of the received frame: decoding copies nothing and allocates only the lists. In return a slice keeps its whole frame
+//! in memory, so what outlives the handling of a message should be copied out of it.
 //!
 //! Beside the messages this crate holds what both ends must do alike: wrapping message indexes ([`serial`]),
 //! resending what was not acknowledged ([`delivery`]), limits ([`limits`]) and close reasons ([`close`]).

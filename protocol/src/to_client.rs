@@ -45,7 +45,8 @@ pub enum ToClient {
 pub struct InitMetadata {
     /// How long after a disconnect the runner keeps its actors.
     pub runner_lost_threshold: i64,
-    /// How long the gateway waits for an actor to stop; `None` before version 6.
+    /// How long the gateway waits for an actor to stop. `None` in what was read before version 6, never sent there;
+    /// from version 6 on it must be given.
     pub actor_stop_threshold: Option<i64>,
     /// Only for serverless pools, from version 6.
     pub serverless_drain_grace_period: Option<i64>,
