@@ -21,10 +21,13 @@ use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 
 pub use body::{Body, BodyError, BodySender};
-pub use call::{Call, CallSender, KvError, StreamReply};
+pub use call::{Call, CallSender};
 pub use context::{ActorContext, Gone};
 pub use request::{Request, Responder, ResponseWriter};
 pub use websocket::{Frame, WebSocket, WebSocketFeed, WebSocketRequest};
+
+pub use crate::kv::KvError;
+pub use crate::stream::StreamReply;
 
 use crate::actor::{ActorKey, StartReason, StopReason};
 

@@ -6,6 +6,9 @@
 
 pub mod actor;
 pub mod backoff;
+pub mod kv;
+pub mod session;
+pub mod stream;
 
 #[cfg(feature = "daemon")]
 pub mod host;

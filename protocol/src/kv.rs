@@ -1,7 +1,11 @@
 //! Key-value requests and answers.
 
+mod check;
+
 use bytes::Bytes;
 use bytestring::ByteString;
+
+pub use check::KvViolation;
 
 /// An operation on the storage of one actor.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ pub use bare::DecodeError;
 pub use bytes::Bytes;
 pub use bytestring::ByteString;
 pub use codec::EncodeError;
-pub use kv::{KvEntryMetadata, KvListQuery, KvRequest, KvResponse};
+pub use kv::{KvEntryMetadata, KvListQuery, KvRequest, KvResponse, KvViolation};
 pub use to_client::{ActorConfig, Command, CommandWrapper, InitMetadata, ToClient};
 pub use to_server::{ActorName, Event, EventWrapper, Init, ToServer};
 pub use tunnel::{Headers, MessageId, StreamId, ToClientTunnel, ToServerTunnel};

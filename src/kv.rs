@@ -1,0 +1,21 @@
+//! Why a storage request has no answer.
+
+/// A storage request that failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KvError {
+    /// The gateway refused it, for example for its size.
+    #[error("{0}")]
+    Refused(String),
+    /// This life of the actor is over; another may be writing already.
+    #[error("this generation of the actor has ended")]
+    Stale,
+    /// The gateway is away and the request was never sent.
+    #[error("the gateway is not connected and the request was not sent in time")]
+    Unavailable,
+    /// The request was sent and no answer came: a write may or may not have happened.
+    #[error("no answer came from the gateway in time; the write may or may not have happened")]
+    OutcomeUnknown,
+    /// Too many requests of this actor wait for their answers.
+    #[error("too many storage requests of this actor are in flight; wait for some to finish")]
+    TooMany,
+}

@@ -1,0 +1,445 @@
+//! The ledger: every actor life this runner has taken on, until the gateway is sure to know its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use greenroom_protocol::Event;
+use greenroom_protocol::delivery::Outbox;
+
+use crate::actor::{ActorKey, Outcome, StartReason, StopReason};
+use crate::session::{Effect, Session, StartCommand};
+
+/// All lives, by actor. Usually one life an actor, two while a newer one waits for an older to end.
+#[derive(Debug, Default)]
+pub(super) struct Actors {
+    lives: BTreeMap<Arc<str>, Vec<Life>>,
+    live: usize,
+    /// Lives with events that were not sent on this connection, in the order they got them.
+    pub(super) unsent: Vec<ActorKey>,
+    /// Ended lives by the time their end was sent, so that they can be forgotten in order.
+    settled: BTreeSet<(Instant, ActorKey)>,
+}
+
+/// One life.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) key: ActorKey,
+    pub(super) phase: Phase,
+    pub(super) wish: Option<Wish>,
+    pub(super) events: Outbox<Event>,
+    /// An alarm that found no room among the unacknowledged events; the last one counts.
+    pub(super) held_alarm: Option<Option<i64>>,
+    /// The highest command index seen.
+    pub(super) last_command: i64,
+    /// How the gateway is to take the end, when the runner's owner decided that.
+    pub(super) told_outcome: Option<Outcome>,
+    /// The gateway gave us another identity since: it does not know this life any more.
+    pub(super) orphan: bool,
+    /// Storage requests in flight.
+    pub(super) kv_in_flight: usize,
+    settled_at: Option<Instant>,
+}
+
+/// Where a life is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// An older life of the same actor has to end first.
+    Waiting(Box<StartCommand>),
+    /// Its host was told to start it.
+    Starting,
+    /// It serves.
+    Running,
+    /// Its host was told to stop it.
+    Stopping(StopReason),
+    /// It is no more.
+    Ended {
+        /// Whether it wanted to sleep: then its next life wakes.
+        slept: bool,
+    },
+}
+
+/// What an actor asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// To sleep.
+    Sleep,
+    /// To be destroyed.
+    Destroy,
+}
+
+impl Actors {
+    pub(super) fn life(&self, key: &ActorKey) -> Option<&Life> {
+        self.lives.get(&key.id)?.iter().find(|life| life.key.generation == key.generation)
+    }
+
+    pub(super) fn life_mut(&mut self, key: &ActorKey) -> Option<&mut Life> {
+        self.lives.get_mut(&key.id)?.iter_mut().find(|life| life.key.generation == key.generation)
+    }
+
+    /// The newest life of an actor.
+    pub(super) fn newest(&self, actor_id: &str) -> Option<&Life> {
+        self.lives.get(actor_id)?.last()
+    }
+
+    /// All lives of an actor, oldest first.
+    pub(super) fn lives_of(&self, actor_id: &str) -> &[Life] {
+        self.lives.get(actor_id).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Life> {
+        self.lives.values().flatten()
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Life> {
+        self.lives.values_mut().flatten()
+    }
+
+    /// The lives that have not ended.
+    pub(super) fn live_keys(&self) -> Vec<ActorKey> {
+        self.iter().filter(|life| life.is_live()).map(|life| life.key.clone()).collect()
+    }
+
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn add(&mut self, life: Life) {
+        if life.is_live() {
+            self.live += 1;
+        }
+        let lives = self.lives.entry(life.key.id.clone()).or_default();
+        let place = lives.partition_point(|other| other.key.generation < life.key.generation);
+        lives.insert(place, life);
+    }
+
+    /// Adds a life that an earlier process of this runner left behind: its end is news to the gateway.
+    pub(super) fn add_lost(&mut self, key: ActorKey) {
+        if self.life(&key).is_some() {
+            return;
+        }
+        let mut life = Life::new(key.clone(), Phase::Ended { slept: false }, UNKNOWN_HISTORY);
+        let message = Some("the runner was restarted and the actor's process is gone".into());
+        life.events.push_beyond(Event::StoppedError { message });
+        self.add(life);
+        self.unsent.push(key);
+    }
+
+    pub(super) fn end(&mut self, key: &ActorKey, slept: bool) {
+        if let Some(life) = self.life_mut(key)
+            && life.is_live()
+        {
+            life.phase = Phase::Ended { slept };
+            self.live -= 1;
+        }
+    }
+
+    /// Numbers an event and sees to it that it is sent.
+    pub(super) fn push_event(&mut self, key: &ActorKey, event: Event) {
+        let Some(life) = self.life_mut(key) else { return };
+        if life.orphan {
+            return;
+        }
+        let was_sent = life.events.all_sent();
+        life.events.push_beyond(event);
+        if was_sent {
+            self.unsent.push(key.clone());
+        }
+    }
+
+    /// Nothing sent counts as sent any more.
+    pub(super) fn disconnected(&mut self) {
+        self.settled.clear();
+        self.unsent.clear();
+        for life in self.lives.values_mut().flatten() {
+            life.settled_at = None;
+            life.events.disconnected();
+            if !life.events.is_empty() && !life.orphan {
+                self.unsent.push(life.key.clone());
+            }
+        }
+    }
+
+    /// Everything of an ended life was sent on this connection; it is kept a while for redelivered commands.
+    pub(super) fn settle(&mut self, key: &ActorKey, now: Instant) {
+        let Some(life) = self.life_mut(key) else { return };
+        if life.settled_at.is_none() && !life.is_live() && life.events.all_sent() {
+            life.settled_at = Some(now);
+            self.settled.insert((now, key.clone()));
+        }
+        while self.settled.len() > SETTLED_MAX {
+            self.forget_oldest();
+        }
+    }
+
+    /// When the next settled life may be forgotten.
+    pub(super) fn next_forget(&self) -> Option<Instant> {
+        self.settled.first().map(|(since, _)| *since + KEEP_SETTLED)
+    }
+
+    pub(super) fn forget_settled(&mut self, now: Instant) {
+        while self.next_forget().is_some_and(|due| due <= now) {
+            self.forget_oldest();
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &ActorKey) {
+        let Some(lives) = self.lives.get_mut(&key.id) else { return };
+        if let Some(place) = lives.iter().position(|life| life.key.generation == key.generation) {
+            let life = lives.remove(place);
+            if life.is_live() {
+                self.live -= 1;
+            }
+            if let Some(since) = life.settled_at {
+                self.settled.remove(&(since, life.key));
+            }
+        }
+        if lives.is_empty() {
+            self.lives.remove(&key.id);
+        }
+    }
+
+    /// The gateway gave us another identity: it forgot all lives so far, and we stop telling it about them.
+    pub(super) fn orphan_all(&mut self) {
+        let ended: Vec<ActorKey> = self.iter().filter(|life| !life.is_live()).map(|life| life.key.clone()).collect();
+        for key in &ended {
+            self.remove(key);
+        }
+        for life in self.iter_mut() {
+            life.orphan = true;
+            life.held_alarm = None;
+            life.events.acknowledge(i64::MAX);
+        }
+        self.unsent.clear();
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, key)) = self.settled.pop_first() {
+            self.remove(&key);
+        }
+    }
+}
+
+impl Life {
+    pub(super) fn new(key: ActorKey, phase: Phase, first_event: i64) -> Self {
+        Life {
+            key,
+            phase,
+            wish: None,
+            events: Outbox::new(first_event, UNACKED_MAX),
+            held_alarm: None,
+            last_command: -1,
+            told_outcome: None,
+            orphan: false,
+            kv_in_flight: 0,
+            settled_at: None,
+        }
+    }
+
+    /// It has not ended.
+    pub(super) fn is_live(&self) -> bool {
+        match self.phase {
+            Phase::Waiting(_) | Phase::Starting | Phase::Running | Phase::Stopping(_) => true,
+            Phase::Ended { .. } => false,
+        }
+    }
+
+    /// It may be given requests; while it starts its host keeps them.
+    pub(super) fn admits(&self) -> bool {
+        match self.phase {
+            Phase::Starting | Phase::Running => true,
+            Phase::Waiting(_) | Phase::Stopping(_) | Phase::Ended { .. } => false,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn actor_running(&mut self, key: &ActorKey) {
+        let Some(life) = self.actors.life_mut(key) else { return };
+        match life.phase {
+            Phase::Starting => {
+                life.phase = Phase::Running;
+                self.actors.push_event(key, Event::Running);
+            }
+            // A stop overtook the start; its end is on the way.
+            Phase::Stopping(_) | Phase::Running | Phase::Waiting(_) | Phase::Ended { .. } => {}
+        }
+    }
+
+    /// Starts a life, or lets it wait until the older ones of its actor have ended.
+    pub(super) fn start_life(&mut self, mut command: StartCommand) {
+        let key = command.key.clone();
+        let older: Vec<ActorKey> = self
+            .actors
+            .lives_of(&key.id)
+            .iter()
+            .filter(|life| life.is_live() && life.key.generation < key.generation)
+            .map(|life| life.key.clone())
+            .collect();
+        command.reason = self.start_reason(&key);
+        if older.is_empty() {
+            self.actors.add(Life::new(key, Phase::Starting, 0));
+            self.effects.push_back(Effect::Start(command));
+            return;
+        }
+        self.actors.add(Life::new(key, Phase::Waiting(Box::new(command)), 0));
+        for key in older {
+            self.stop_life(&key, StopReason::Replaced);
+        }
+    }
+
+    /// Stops a life, whatever it is doing. One that is stopping already goes on as it was told first.
+    pub(super) fn stop_life(&mut self, key: &ActorKey, reason: StopReason) {
+        let Some(life) = self.actors.life_mut(key) else { return };
+        match &life.phase {
+            Phase::Waiting(_) => self.finish_life(key, Outcome::Wanted, false),
+            Phase::Starting | Phase::Running => {
+                life.phase = Phase::Stopping(reason);
+                self.effects.push_back(Effect::Stop { key: key.clone(), reason });
+            }
+            Phase::Stopping(_) | Phase::Ended { .. } => {}
+        }
+    }
+
+    pub(super) fn wish(&mut self, key: &ActorKey, wish: Wish) {
+        let Some(life) = self.actors.life_mut(key) else { return };
+        match life.phase {
+            Phase::Starting | Phase::Running if life.wish.is_none() => {
+                life.wish = Some(wish);
+                let event = match wish {
+                    Wish::Sleep => Event::SleepIntent,
+                    Wish::Destroy => Event::StopIntent,
+                };
+                self.actors.push_event(key, event);
+            }
+            Phase::Starting | Phase::Running | Phase::Stopping(_) | Phase::Waiting(_) | Phase::Ended { .. } => {}
+        }
+    }
+
+    pub(super) fn stop_from_here(&mut self, key: &ActorKey, outcome: Outcome) {
+        if let Some(life) = self.actors.life_mut(key) {
+            life.told_outcome = Some(outcome);
+            self.stop_life(key, StopReason::Stop);
+        }
+    }
+
+    pub(super) fn kill(&mut self, key: &ActorKey) {
+        let Some(life) = self.actors.life_mut(key) else { return };
+        match life.phase {
+            Phase::Waiting(_) => self.finish_life(key, Outcome::Wanted, false),
+            Phase::Starting | Phase::Running | Phase::Stopping(_) => {
+                if !matches!(life.phase, Phase::Stopping(_)) {
+                    life.phase = Phase::Stopping(StopReason::Stop);
+                }
+                self.effects.push_back(Effect::Kill { key: key.clone() });
+            }
+            Phase::Ended { .. } => {}
+        }
+    }
+
+    /// A host reports the end of a life: says so to the gateway and lets a waiting newer life begin.
+    pub(super) fn life_ended(&mut self, key: &ActorKey, outcome: Outcome, _now: Instant) {
+        let Some(life) = self.actors.life_mut(key) else { return };
+        let (outcome, slept) = match (&life.phase, life.wish) {
+            (Phase::Ended { .. } | Phase::Waiting(_), _) => return,
+            (Phase::Stopping(StopReason::Lost), _) => {
+                (Outcome::Failed("the gateway was away for longer than it keeps actors".to_owned()), false)
+            }
+            (Phase::Stopping(StopReason::Drain), None) => {
+                (Outcome::Failed("the runner stopped before the gateway moved the actor".to_owned()), false)
+            }
+            (Phase::Stopping(_), wish) => {
+                let told = life.told_outcome.take();
+                // Whatever the process did when told to stop, it did what was wanted.
+                (told.unwrap_or(Outcome::Wanted), wish == Some(Wish::Sleep))
+            }
+            (Phase::Starting, _) => match outcome {
+                Outcome::Wanted => (Outcome::Failed("the actor ended before it served".to_owned()), false),
+                failed @ Outcome::Failed(_) => (failed, false),
+            },
+            (Phase::Running, Some(wish)) => (outcome, wish == Wish::Sleep),
+            (Phase::Running, None) => match outcome {
+                Outcome::Wanted => {
+                    // A process that ends itself without an error has nothing to do. Taken as a plain stop, the
+                    // gateway would destroy the actor with its state; so it sleeps.
+                    self.actors.push_event(key, Event::SleepIntent);
+                    (Outcome::Wanted, true)
+                }
+                failed @ Outcome::Failed(_) => (failed, false),
+            },
+        };
+        self.finish_life(key, outcome, slept);
+    }
+
+    fn finish_life(&mut self, key: &ActorKey, outcome: Outcome, slept: bool) {
+        let orphan = self.actors.life(key).is_some_and(|life| life.orphan);
+        self.send_held_alarm(key);
+        self.actors.push_event(key, stopped(outcome));
+        self.actors.end(key, slept);
+        if orphan {
+            self.actors.remove(key);
+        }
+        self.start_waiting(&key.id);
+    }
+
+    fn start_waiting(&mut self, actor_id: &Arc<str>) {
+        let lives = self.actors.lives_of(actor_id);
+        let Some(next) = lives.iter().find(|life| life.is_live()) else { return };
+        if !matches!(next.phase, Phase::Waiting(_)) {
+            return;
+        }
+        let key = next.key.clone();
+        if let Some(life) = self.actors.life_mut(&key)
+            && let Phase::Waiting(command) = std::mem::replace(&mut life.phase, Phase::Starting)
+        {
+            self.effects.push_back(Effect::Start(*command));
+        }
+    }
+
+    fn start_reason(&self, key: &ActorKey) -> StartReason {
+        if key.generation == 0 {
+            return StartReason::Create;
+        }
+        let before = self.actors.lives_of(&key.id).iter().rev().find(|life| life.key.generation < key.generation);
+        match before.map(|life| &life.phase) {
+            Some(Phase::Ended { slept: false }) => StartReason::Restart,
+            Some(Phase::Ended { slept: true }) | None => StartReason::Wake,
+            Some(Phase::Waiting(_) | Phase::Starting | Phase::Running | Phase::Stopping(_)) => StartReason::Restart,
+        }
+    }
+}
+
+fn stopped(outcome: Outcome) -> Event {
+    match outcome {
+        Outcome::Wanted => Event::StoppedOk { message: None },
+        Outcome::Failed(reason) => Event::StoppedError { message: Some(clip(reason).into()) },
+    }
+}
+
+/// Cuts a reason to what is worth storing beside an actor.
+fn clip(mut reason: String) -> String {
+    let mut end = reason.len().min(REASON_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason.truncate(end);
+    reason
+}
+
+/// The first event index of a life whose earlier events are not known: beyond any that could have been sent, because
+/// the gateway drops what it takes for a repeat, and gaps are fine.
+pub(super) const UNKNOWN_HISTORY: i64 = 1 << 40;
+
+/// Beyond this the gateway is not acknowledging: alarm changes are folded into the last one. State changes are few and
+/// always kept.
+pub(super) const UNACKED_MAX: usize = 10_000;
+
+/// Ended lives are kept this long after their end was sent on a connection that stayed open: longer than any gateway
+/// takes to read it.
+const KEEP_SETTLED: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// More ended lives than this are not remembered; the oldest go first.
+const SETTLED_MAX: usize = 65_536;
+
+/// The longest stop reason sent, in bytes.
+const REASON_MAX: usize = 4096;

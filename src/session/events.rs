@@ -1,0 +1,87 @@
+//! Events: numbered within a life, kept until acknowledged, sent in order.
+
+use std::time::Instant;
+
+use bytestring::ByteString;
+use greenroom_protocol::{Checkpoint, Event, EventWrapper, Version};
+
+use super::actors::{Phase, UNACKED_MAX};
+use crate::actor::ActorKey;
+use crate::session::Session;
+
+impl Session {
+    /// Everything that was not sent on this connection, up to a batch.
+    pub(super) fn collect_events(&mut self, now: Instant) -> Option<Vec<EventWrapper>> {
+        if self.actors.unsent.is_empty() {
+            return None;
+        }
+        let mut events = Vec::new();
+        let lives = std::mem::take(&mut self.actors.unsent);
+        for (place, key) in lives.iter().enumerate() {
+            let Some(life) = self.actors.life_mut(key) else { continue };
+            while let Some((index, event)) = life.events.send_next() {
+                let checkpoint = Checkpoint { actor_id: ByteString::from(&*key.id), generation: key.generation, index };
+                events.push(EventWrapper { checkpoint, event: event.clone() });
+                if events.len() == BATCH {
+                    break;
+                }
+            }
+            if !life.events.all_sent() {
+                self.actors.unsent = lives[place..].to_vec();
+                break;
+            }
+            self.actors.settle(key, now);
+        }
+        (!events.is_empty()).then_some(events)
+    }
+
+    pub(super) fn acknowledge_events(&mut self, checkpoints: &[Checkpoint]) {
+        for checkpoint in checkpoints {
+            let generation = match self.settings.version {
+                // Version 4 carries no generation in an acknowledgement.
+                Version::V4 => self.actors.newest(&checkpoint.actor_id).map(|life| life.key.generation),
+                Version::V5 | Version::V6 | Version::V7 => Some(checkpoint.generation),
+            };
+            let Some(generation) = generation else { continue };
+            let key = ActorKey::new(&*checkpoint.actor_id, generation);
+            if let Some(life) = self.actors.life_mut(&key)
+                && life.events.acknowledge(checkpoint.index) > 0
+            {
+                self.send_held_alarm(&key);
+            }
+        }
+    }
+
+    pub(super) fn set_alarm(&mut self, key: &ActorKey, at: Option<i64>) {
+        let Some(life) = self.actors.life_mut(key) else { return };
+        if matches!(life.phase, Phase::Waiting(_) | Phase::Ended { .. }) || life.orphan {
+            return;
+        }
+        if life.events.len() >= UNACKED_MAX {
+            life.held_alarm = Some(at);
+            return;
+        }
+        self.actors.push_event(key, Event::SetAlarm { at });
+    }
+
+    /// Sends an alarm that was held back.
+    pub(super) fn send_held_alarm(&mut self, key: &ActorKey) {
+        let held = self.actors.life_mut(key).and_then(|life| life.held_alarm.take());
+        if let Some(at) = held {
+            self.actors.push_event(key, Event::SetAlarm { at });
+        }
+    }
+
+    /// Every event was sent on this connection.
+    pub(super) fn events_sent(&self) -> bool {
+        self.actors.unsent.is_empty()
+    }
+
+    /// Every event was acknowledged.
+    pub(super) fn events_acknowledged(&self) -> bool {
+        self.actors.iter().all(|life| life.events.is_empty())
+    }
+}
+
+/// The most events of one message; the rest follows in the next.
+const BATCH: usize = 1024;

@@ -1,0 +1,89 @@
+//! What happens to a session.
+
+use std::time::Duration;
+
+use greenroom_protocol::{KvRequest, StreamId, ToClient};
+
+use crate::actor::{ActorKey, Outcome};
+use crate::stream::StreamReply;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The socket is open; the gateway grants these features beyond the protocol.
+    Dialed {
+        /// What both ends understand.
+        features: Features,
+    },
+    /// The socket could not be opened.
+    DialFailed(DialFailure),
+    /// The gateway said something.
+    Received(ToClient),
+    /// The socket is gone.
+    Disconnected(Disconnect),
+    /// An actor serves.
+    Running(ActorKey),
+    /// An actor is no more.
+    Ended(ActorKey, Outcome),
+    /// An actor wants to sleep.
+    Sleep(ActorKey),
+    /// An actor wants to be destroyed.
+    Destroy(ActorKey),
+    /// The runner's owner stops an actor and says how the gateway is to take it.
+    Stop(ActorKey, Outcome),
+    /// The runner's owner ends an actor without asking it.
+    Kill(ActorKey),
+    /// An actor wants to be woken at this time, in milliseconds since the epoch.
+    SetAlarm(ActorKey, Option<i64>),
+    /// An actor asks its storage.
+    Kv {
+        /// Who.
+        actor: ActorKey,
+        /// Comes back with the answer.
+        ticket: u64,
+        /// What.
+        request: KvRequest,
+    },
+    /// An actor answers on a stream.
+    Reply {
+        /// The life the stream was opened to.
+        actor: ActorKey,
+        /// Which stream.
+        stream: StreamId,
+        /// What it says.
+        reply: StreamReply,
+    },
+    /// The runner is to stop, politely, within this time.
+    Drain {
+        /// The time for everything.
+        within: Duration,
+    },
+}
+
+/// What a gateway understands beyond the protocol; the Rivet engine grants none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Bodies may travel in chunks.
+    pub stream: bool,
+    /// Repeated header values travel joined by a newline.
+    pub repeated_headers: bool,
+}
+
+/// Why a dial did not give a socket. The text says it for a person.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DialFailure(pub String);
+
+/// How a socket ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disconnect {
+    /// The gateway closed it.
+    Closed {
+        /// WebSocket close code.
+        code: u16,
+        /// WebSocket close reason, unparsed.
+        reason: String,
+    },
+    /// It broke, or the gateway fell silent; the text says which.
+    Broken(String),
+}

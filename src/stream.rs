@@ -1,0 +1,54 @@
+//! What an actor says on one of its streams.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use greenroom_protocol::Headers;
+
+/// A piece of an answer on a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamReply {
+    /// The head of a response. Names are lower case and may repeat.
+    Response {
+        /// HTTP status.
+        status: u16,
+        /// Response headers.
+        headers: Headers,
+        /// The body, or its first piece.
+        body: Bytes,
+        /// More of the body follows.
+        more: bool,
+    },
+    /// More of the response body.
+    Chunk {
+        /// The bytes.
+        body: Bytes,
+        /// Nothing follows.
+        finish: bool,
+    },
+    /// There is no response, or not the rest of it.
+    Abort,
+    /// The actor takes the socket.
+    Open {
+        /// The socket may outlive the actor's process.
+        can_hibernate: bool,
+    },
+    /// A frame for the client.
+    Message {
+        /// The payload; UTF-8 when not `binary`.
+        data: Bytes,
+        /// Binary or text.
+        binary: bool,
+    },
+    /// The actor has taken the client's messages up to this index.
+    MessageAck {
+        /// The index as delivered.
+        index: u16,
+    },
+    /// The actor closes or refuses the socket.
+    Close {
+        /// WebSocket close code.
+        code: Option<u16>,
+        /// WebSocket close reason.
+        reason: Option<ByteString>,
+    },
+}
