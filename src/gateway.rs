@@ -5,6 +5,9 @@
 
 #[cfg(feature = "gateway")]
 mod handle;
+mod id;
+
+pub use id::{Id, ParseIdError};
 
 #[cfg(feature = "gateway")]
 pub use handle::{
