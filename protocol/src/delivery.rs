@@ -72,6 +72,13 @@ impl<T> Outbox<T> {
         reached
     }
 
+    /// Forgets everything, sent or not, when nobody waits for it any more. Numbering goes on where it was.
+    pub fn clear(&mut self) {
+        self.kept.clear();
+        self.sent = 0;
+        self.ever_sent = 0;
+    }
+
     /// The index the next item will get.
     #[must_use]
     pub fn next_index(&self) -> i64 {
@@ -205,6 +212,20 @@ mod tests {
         outbox.send_next();
         assert_eq!(outbox.acknowledge(i64::MAX), 1);
         assert_eq!(outbox.send_next(), Some((1, &"b")));
+        assert_eq!(outbox.send_next(), Some((2, &"c")));
+    }
+
+    #[test]
+    fn a_cleared_outbox_keeps_counting() {
+        let mut outbox = Outbox::new(0, 10);
+        for item in ["a", "b"] {
+            outbox.push(item).expect("room");
+        }
+        outbox.send_next();
+        outbox.clear();
+        assert!(outbox.is_empty() && outbox.all_sent());
+        assert_eq!(outbox.push("c"), Ok(2));
+        assert_eq!(outbox.acknowledge(2), 0);
         assert_eq!(outbox.send_next(), Some((2, &"c")));
     }
 

@@ -208,7 +208,7 @@ impl Actors {
         for life in self.iter_mut() {
             life.orphan = true;
             life.held_alarm = None;
-            life.events.acknowledge(i64::MAX);
+            life.events.clear();
         }
         self.unsent.clear();
     }
