@@ -3,13 +3,19 @@
 //! It is built like the runner, on the other end of the same wire: pure cores decide, one driver loop owns them and
 //! performs what they decided, and what must be durable is on disk before anyone hears of it.
 
+mod actor;
+mod error;
+mod id;
+mod stream;
+
 #[cfg(feature = "gateway")]
 mod handle;
-mod id;
-
-pub use id::{Id, ParseIdError};
-
 #[cfg(feature = "gateway")]
-pub use handle::{
-    ActorIdentity, CreateActor, GatewayError, GatewayHandle, OpenStream, StreamHead, StreamLink, StreamUp, TunnelEvent,
-};
+pub mod listener;
+
+pub use actor::CreateActor;
+pub use error::GatewayError;
+#[cfg(feature = "gateway")]
+pub use handle::{ActorIdentity, GatewayHandle, GatewayHealth, LiveRunner, OpenStream, StreamLink};
+pub use id::{Id, ParseIdError};
+pub use stream::{StreamHead, StreamUp, TunnelEvent};

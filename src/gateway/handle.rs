@@ -1,34 +1,17 @@
 //! How HTTP handlers reach the gateway's driver.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use bytestring::ByteString;
-use greenroom_protocol::Headers;
 use tokio::sync::mpsc;
 
-use crate::store::{ActorError, ActorRecord, CrashPolicy};
+use super::{CreateActor, GatewayError, StreamHead, StreamUp, TunnelEvent};
+use crate::store::{ActorRecord, Found, NamespaceRecord, Query, RunnerConfigRecord};
 
-/// The door to the driver; cheap to clone. (The driver's engineer adds the channel and the methods' bodies.)
+/// The door to the driver; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct GatewayHandle {}
-
-/// What a new actor is made of.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CreateActor {
-    /// Namespace name.
-    pub namespace: Arc<str>,
-    /// Actor name.
-    pub name: Arc<str>,
-    /// Actor key.
-    pub key: Option<Arc<str>>,
-    /// The pool: `runner_name_selector`.
-    pub pool: Arc<str>,
-    /// What happens after a crash.
-    pub crash_policy: CrashPolicy,
-    /// Opaque start input.
-    pub input: Option<Bytes>,
-}
 
 /// A stream a client wants to an actor. One attempt: retrying is the caller's.
 #[derive(Debug)]
@@ -37,108 +20,14 @@ pub struct OpenStream {
     pub actor_id: Arc<str>,
     /// What is opened.
     pub head: StreamHead,
-    /// Where the answers go; bounded by the caller.
+    /// Where the answers go; bounded by the caller. A client that lets this fill up loses its stream, so it should
+    /// hold at least 64.
     pub events: mpsc::Sender<TunnelEvent>,
-}
-
-/// The first message of a stream.
-#[derive(Clone, Debug, PartialEq)]
-pub enum StreamHead {
-    /// An HTTP request.
-    Request {
-        /// HTTP method.
-        method: ByteString,
-        /// Path and query as the actor sees them.
-        path: ByteString,
-        /// Lower-case names; may repeat here, joined on the wire as the protocol demands.
-        headers: Headers,
-        /// The body, or its first piece.
-        body: Option<Bytes>,
-        /// More of the body follows (only towards runners that understand it).
-        more: bool,
-    },
-    /// A WebSocket.
-    WebSocket {
-        /// Path and query as the actor sees them.
-        path: ByteString,
-        /// Headers of the upgrade.
-        headers: Headers,
-    },
-}
-
-/// What an actor answers on a stream.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TunnelEvent {
-    /// The head of the response.
-    Response {
-        /// HTTP status.
-        status: u16,
-        /// Headers.
-        headers: Headers,
-        /// The body, or its first piece.
-        body: Option<Bytes>,
-        /// More of the body follows.
-        more: bool,
-    },
-    /// More of the response.
-    Chunk {
-        /// The bytes.
-        body: Bytes,
-        /// Nothing follows.
-        finish: bool,
-    },
-    /// The actor took the socket.
-    Open {
-        /// It may outlive the actor's process.
-        can_hibernate: bool,
-    },
-    /// A frame for the client.
-    Message {
-        /// The payload.
-        data: Bytes,
-        /// Binary or text.
-        binary: bool,
-    },
-    /// The actor closed the socket.
-    Close {
-        /// WebSocket close code.
-        code: Option<u16>,
-        /// WebSocket close reason.
-        reason: Option<ByteString>,
-    },
-    /// The stream ended without an answer, or without the rest of it.
-    Failed(GatewayError),
 }
 
 /// The client's side of an open stream; dropped, it tells the actor that the client is gone.
 #[derive(Debug)]
 pub struct StreamLink {}
-
-/// What a client sends on an open stream.
-#[derive(Clone, Debug, PartialEq)]
-pub enum StreamUp {
-    /// More of the request body.
-    Chunk {
-        /// The bytes.
-        body: Bytes,
-        /// Nothing follows.
-        finish: bool,
-    },
-    /// A socket frame.
-    Message {
-        /// The payload.
-        data: Bytes,
-        /// Binary or text.
-        binary: bool,
-    },
-    /// The client closed the socket.
-    Close {
-        /// WebSocket close code.
-        code: Option<u16>,
-        /// WebSocket close reason.
-        reason: Option<ByteString>,
-    },
-}
 
 /// An actor somebody named, with what a handler must know to answer about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,55 +38,156 @@ pub struct ActorIdentity {
     pub namespace: Arc<str>,
 }
 
-/// Why the gateway did not do what was asked. `group.code` and status as in the Rivet engine.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum GatewayError {
-    /// `actor.not_found`.
-    #[error("no such actor")]
-    ActorNotFound,
-    /// `actor.duplicate_key`.
-    #[error("an actor with this name and key exists already")]
-    DuplicateKey {
-        /// The one that has it.
-        existing_actor_id: Arc<str>,
-        /// The key.
-        key: Arc<str>,
-    },
-    /// `actor.destroyed_during_creation` and friends: it was destroyed while somebody waited for it.
-    #[error("the actor was destroyed")]
-    ActorDestroyed,
-    /// `namespace.not_found`.
-    #[error("no such namespace")]
-    NamespaceNotFound,
-    /// `actor.no_runner_config_configured`.
-    #[error("no runner of pool `{pool}` has ever connected to this namespace")]
-    NoRunnerConfig {
-        /// The pool.
-        pool: Arc<str>,
-    },
-    /// `guard.actor_ready_timeout`: the actor did not become ready in time; says what it waited for.
-    #[error("the actor was not ready in time")]
-    ActorReadyTimeout {
-        /// What is known about why.
-        error: Option<ActorError>,
-    },
-    /// `guard.actor_stopped_while_waiting`: the actor stopped before it answered. Worth another attempt.
-    #[error("the actor stopped before it answered")]
-    ActorStopped,
-    /// `guard.tunnel_request_aborted`: the runner gave up. Worth another attempt.
-    #[error("the runner aborted the request")]
-    RequestAborted,
-    /// `guard.tunnel_response_closed`: the runner's connection is gone. Worth another attempt only if the request had
-    /// not reached the runner or may be repeated.
-    #[error("the connection to the runner was lost before it answered")]
-    TunnelClosed,
-    /// `guard.gateway_response_start_timeout`.
-    #[error("the actor did not begin to answer in time")]
-    ResponseStartTimeout,
-    /// `guard.service_unavailable`: too much is waiting, or the gateway stops.
-    #[error("{0}")]
-    Unavailable(&'static str),
-    /// `core.internal_error`.
-    #[error("{0}")]
-    Internal(String),
+/// What is known about a runner only while it is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveRunner {
+    /// Slots without an actor.
+    pub remaining_slots: u32,
+    /// When it last answered a ping, in milliseconds since the epoch.
+    pub last_ping_ts: i64,
+    /// How long it took to answer.
+    pub last_rtt: Duration,
+}
+
+/// How the gateway does, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GatewayHealth {
+    /// Runners with a connection.
+    pub connected_runners: usize,
+    /// Actors that are awake or on their way.
+    pub awake_actors: usize,
+    /// Open streams between clients and actors.
+    pub streams: usize,
+    /// Streams that wait for their actor.
+    pub waiting_streams: usize,
+}
+
+impl GatewayHandle {
+    /// Creates an actor and answers once it is durable; it starts on its own.
+    ///
+    /// # Errors
+    /// [`GatewayError::NamespaceNotFound`], [`GatewayError::NoRunnerConfig`], [`GatewayError::DuplicateKey`],
+    /// [`GatewayError::Unavailable`].
+    pub async fn create_actor(&self, _actor: CreateActor) -> Result<ActorRecord, GatewayError> {
+        todo!()
+    }
+
+    /// The actor that holds the key, or a new one; the flag says that it was created by this call.
+    ///
+    /// # Errors
+    /// As [`GatewayHandle::create_actor`], without [`GatewayError::DuplicateKey`]; [`GatewayError::Internal`] when no
+    /// key is given.
+    pub async fn get_or_create_actor(&self, _actor: CreateActor) -> Result<(ActorRecord, bool), GatewayError> {
+        todo!()
+    }
+
+    /// Destroys an actor and answers once it is gone for good. An actor that is destroyed already is fine.
+    ///
+    /// # Errors
+    /// [`GatewayError::NamespaceNotFound`]; [`GatewayError::ActorNotFound`] also when it lives in another namespace.
+    pub async fn destroy_actor(&self, _namespace: &str, _actor_id: &str) -> Result<(), GatewayError> {
+        todo!()
+    }
+
+    /// Wakes the actor if it sleeps, waits until it serves, and sends it the first message of the stream. An error
+    /// means that nothing of it has reached the actor.
+    ///
+    /// # Errors
+    /// [`GatewayError::ActorNotFound`], [`GatewayError::ActorDestroyed`], [`GatewayError::ActorReadyTimeout`],
+    /// [`GatewayError::WholeBodyNeeded`], [`GatewayError::Unavailable`].
+    pub async fn open_stream(&self, _stream: OpenStream) -> Result<StreamLink, GatewayError> {
+        todo!()
+    }
+
+    /// An actor by id, also a sleeping or destroyed one.
+    ///
+    /// # Errors
+    /// [`GatewayError::ActorNotFound`], [`GatewayError::Internal`] when the store fails.
+    pub async fn actor(&self, _actor_id: &str) -> Result<ActorIdentity, GatewayError> {
+        todo!()
+    }
+
+    /// Asks the store; the answer includes everything acknowledged before.
+    ///
+    /// # Errors
+    /// [`GatewayError::Internal`] when the store fails.
+    pub async fn read(&self, _query: Query) -> Result<Found, GatewayError> {
+        todo!()
+    }
+
+    /// A namespace by name; answers from memory.
+    #[must_use]
+    pub fn namespace(&self, _name: &str) -> Option<NamespaceRecord> {
+        todo!()
+    }
+
+    /// A namespace by id; answers from memory.
+    #[must_use]
+    pub fn namespace_by_id(&self, _id: &str) -> Option<NamespaceRecord> {
+        todo!()
+    }
+
+    /// Creates a namespace. The caller checks the form of its names.
+    ///
+    /// # Errors
+    /// [`GatewayError::NamespaceNameNotUnique`].
+    pub async fn create_namespace(&self, _name: &str, _display_name: &str) -> Result<NamespaceRecord, GatewayError> {
+        todo!()
+    }
+
+    /// The settings of the pools of a namespace, by pool name.
+    ///
+    /// # Errors
+    /// [`GatewayError::NamespaceNotFound`].
+    pub async fn runner_configs(&self, _namespace: &str) -> Result<Vec<RunnerConfigRecord>, GatewayError> {
+        todo!()
+    }
+
+    /// Sets the settings of a pool; answers whether they differ from before.
+    ///
+    /// # Errors
+    /// [`GatewayError::NamespaceNotFound`].
+    pub async fn put_runner_config(
+        &self,
+        _namespace: &str,
+        _pool: &str,
+        _drain_on_version_upgrade: bool,
+        _metadata: Option<String>,
+    ) -> Result<bool, GatewayError> {
+        todo!()
+    }
+
+    /// Removes the settings of a pool; none there is fine.
+    ///
+    /// # Errors
+    /// [`GatewayError::NamespaceNotFound`].
+    pub async fn delete_runner_config(&self, _namespace: &str, _pool: &str) -> Result<(), GatewayError> {
+        todo!()
+    }
+
+    /// The connected runners by id.
+    ///
+    /// # Errors
+    /// [`GatewayError::Unavailable`] when the gateway stops.
+    pub async fn live_runners(&self) -> Result<BTreeMap<Arc<str>, LiveRunner>, GatewayError> {
+        todo!()
+    }
+
+    /// How the gateway does.
+    ///
+    /// # Errors
+    /// [`GatewayError::Unavailable`] when the gateway stops.
+    pub async fn health(&self) -> Result<GatewayHealth, GatewayError> {
+        todo!()
+    }
+}
+
+impl StreamLink {
+    /// Sends on the stream, waiting while the driver is busy.
+    ///
+    /// # Errors
+    /// [`GatewayError::Unavailable`] when the gateway stops. That the stream has ended is told by its events only.
+    pub async fn send(&self, _up: StreamUp) -> Result<(), GatewayError> {
+        todo!()
+    }
 }
