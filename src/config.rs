@@ -1,0 +1,31 @@
+//! Settings: what a user may say on the command line, in the environment and in the actors file.
+//!
+//! One table ([`SETTINGS`]) names every flag with its variable, default and meaning; parsing, help, the README and
+//! `config show` are made from it. [`Values`] collects what was said and where, `RunSettings` and its siblings are
+//! what came out of it: types that are already right. Every mistake of one run is reported together ([`Mistakes`]).
+//!
+//! Reads files and the environment it is handed; writes nothing but [`runner_key`].
+
+mod actors_file;
+mod endpoint;
+mod mistake;
+mod reader;
+pub mod runner_key;
+mod secret;
+mod setting;
+mod settings;
+mod show;
+mod suggest;
+mod units;
+mod values;
+
+pub use actors_file::{ActorDefinition, Listen};
+pub use endpoint::Endpoint;
+pub use mistake::{Mistake, Mistakes};
+pub use setting::{Command, Fallback, Id, Kind, Reload, SETTINGS, Setting};
+pub use settings::{DevSettings, GatewaySettings, LogFormat, LogSettings, RunSettings, check};
+pub use show::{effective, markdown};
+pub use values::{Environment, Origin, Value, Values};
+
+/// What is said of settings, keys and commands that the contract names and this version lacks.
+pub const NOT_BUILT: &str = "not built yet in this version";

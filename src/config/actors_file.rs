@@ -1,0 +1,231 @@
+//! The actors file: which actors there are, and how each is run.
+//!
+//! A TOML file with a table per actor name. Every mistake in it is found in one reading and told with its line; a key
+//! that exists nowhere is one, with a suggestion, and so is a key for something that is not built yet.
+
+mod keys;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::config::reader::name;
+use crate::config::{Mistakes, NOT_BUILT, units};
+use keys::{File, Section};
+
+/// An actor that is run as a child process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActorDefinition {
+    /// The actor's name at the gateway.
+    pub name: String,
+    /// The program, then its arguments; not empty.
+    pub command: Vec<String>,
+    /// The working directory; absolute.
+    pub cwd: PathBuf,
+    /// Variables for the process; none of those that are given out by the runner.
+    pub env: BTreeMap<String, String>,
+    /// A file with more variables; absolute.
+    pub env_file: Option<PathBuf>,
+    /// Where the process listens.
+    pub listen: Listen,
+    /// How long a start may take; nothing for the host's default.
+    pub start_timeout: Option<Duration>,
+    /// How long a stop may take; nothing for the host's default. Always less than the drain timeout.
+    pub stop_grace: Option<Duration>,
+}
+
+/// Where an actor's process listens for requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listen {
+    /// On a Unix socket.
+    #[default]
+    Unix,
+    /// On a loopback port.
+    Port,
+    /// On an inherited file descriptor that already listens.
+    Fd,
+}
+
+/// Reads an actors file. `file` is its name in messages, `directory` what its paths are relative to.
+///
+/// Definitions with mistakes come out too, filled in with defaults: the mistakes decide whether anything starts.
+pub(crate) fn parse(
+    text: &str,
+    file: &str,
+    directory: &Path,
+    drain_timeout: Duration,
+    mistakes: &mut Mistakes,
+) -> Vec<ActorDefinition> {
+    let file = File::new(file, text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let mut actors = Vec::new();
+    if errors.is_empty() {
+        actors = read(&file, document.get_ref(), directory, drain_timeout);
+    }
+    for error in errors {
+        let offset = error.span().map_or(0, |span| span.start);
+        file.mistake(offset, "", error.message().trim().replace('\n', ", "));
+    }
+    file.mistakes().for_each(|mistake| mistakes.push(mistake));
+    actors
+}
+
+fn read<'a>(file: &'a File<'a>, root: &'a DeTable<'a>, directory: &Path, drain: Duration) -> Vec<ActorDefinition> {
+    let root = Section::new(file, root, String::new(), 0);
+    root.refuse_unknown(&["actors", "egress"]);
+    root.refuse_not_built("egress", NOT_BUILT);
+    let mut actors = Vec::new();
+    for (key, value) in root.table("actors").into_iter().flatten() {
+        let (offset, key) = (key.span().start, key.get_ref());
+        let path = format!("actors.{}", key.escape_debug());
+        if let Err(expected) = name(key) {
+            file.mistake(offset, &path, expected);
+        }
+        match value.get_ref() {
+            DeValue::Table(table) => {
+                actors.push(actor(key, &Section::new(file, table, path, offset), directory, drain));
+            }
+            _ => file.mistake(offset, &path, format!("expected a table: [{path}]")),
+        }
+    }
+    actors
+}
+
+/// The actor of `NAME=COMMAND`: the command is for a shell.
+///
+/// # Errors
+/// What was expected instead.
+pub(crate) fn short_form(text: &str, cwd: PathBuf, drain_timeout: Duration) -> Result<ActorDefinition, String> {
+    let (actor, command) = text.split_once('=').ok_or("expected NAME=COMMAND, like counter='node counter.mjs'")?;
+    if command.trim().is_empty() || command.contains('\0') {
+        return Err("expected a command after NAME=, like counter='node counter.mjs'".to_owned());
+    }
+    let command = ["sh", "-c", command].map(str::to_owned).to_vec();
+    Ok(ActorDefinition {
+        name: name(actor)?,
+        command,
+        cwd,
+        env: BTreeMap::new(),
+        env_file: None,
+        listen: Listen::default(),
+        start_timeout: None,
+        stop_grace: fitting_grace(drain_timeout),
+    })
+}
+
+fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Duration) -> ActorDefinition {
+    section.refuse_unknown(KEYS);
+    for (key, built) in NOT_BUILT_KEYS {
+        section.refuse_not_built_unless(key, built);
+    }
+    let command = section.command("command");
+    if !section.has("command") && !section.has("upstream") {
+        section.mistake_here("expected a command, like command = [\"node\", \"counter.mjs\"]");
+    }
+    if section.has("command") && section.has("upstream") {
+        section.mistake("upstream", "expected only one of command and upstream");
+    }
+    let cwd = section.text("cwd").map_or_else(|| directory.to_owned(), |path| directory.join(path));
+    if !cwd.is_dir() {
+        section.mistake("cwd", "expected a directory");
+    }
+    let env_file = section.text("env_file").map(|path| directory.join(path));
+    if env_file.as_ref().is_some_and(|path| !path.is_file()) {
+        section.mistake("env_file", "expected a file");
+    }
+    let listen = match section.choice("listen", &["unix", "port", "fd"]) {
+        Some("port") => Listen::Port,
+        Some("fd") => Listen::Fd,
+        Some(_) | None => Listen::Unix,
+    };
+    let start_timeout = section.duration("start_timeout");
+    if start_timeout.is_some_and(|timeout| timeout.is_zero()) {
+        section.mistake("start_timeout", "expected more than 0s");
+    }
+    let stop_grace = section.duration("stop_grace");
+    if stop_grace.is_some_and(|grace| grace >= drain_timeout) {
+        let drain = units::duration_text(drain_timeout);
+        section
+            .mistake("stop_grace", &format!("expected less than --drain-timeout ({drain}), or the actor is cut off"));
+    }
+    ActorDefinition {
+        name: name.to_owned(),
+        command,
+        cwd,
+        env: env(section, listen),
+        env_file,
+        listen,
+        start_timeout,
+        stop_grace: stop_grace.or_else(|| fitting_grace(drain_timeout)),
+    }
+}
+
+fn env(section: &Section<'_>, listen: Listen) -> BTreeMap<String, String> {
+    let variables = section.texts_by_name("env");
+    for name in variables.keys() {
+        let given_out = name.starts_with("ACTOR_")
+            || name.starts_with("LISTEN_")
+            || name == "TMPDIR"
+            || (listen == Listen::Port && (name == "HOST" || name == "PORT"));
+        if given_out {
+            section.mistake_in("env", name, "this variable is set by greenroom");
+        } else if name.is_empty() || name.contains(['=', '\0']) {
+            section.mistake_in("env", name, "expected the name of a variable");
+        } else if variables[name].contains('\0') {
+            section.mistake_in("env", name, "expected text without NUL");
+        }
+    }
+    variables
+}
+
+/// The stop grace of an actor that names none, when the host's default would not fit into the drain timeout.
+fn fitting_grace(drain_timeout: Duration) -> Option<Duration> {
+    (drain_timeout <= USUAL_GRACE).then(|| drain_timeout.mul_f64(0.8))
+}
+
+/// Above this, the host's default for `stop_grace` (10 s) leaves enough time to tell the gateway.
+const USUAL_GRACE: Duration = Duration::from_secs(11);
+
+/// Every key of an actor.
+const KEYS: &[&str] = &[
+    "command",
+    "upstream",
+    "process",
+    "cwd",
+    "env",
+    "env_file",
+    "listen",
+    "websocket",
+    "concurrency",
+    "sleep_after",
+    "start_timeout",
+    "stop_grace",
+    "memory_max",
+    "pids_max",
+    "workflows",
+    "jobs",
+    "jobs_tokens_file",
+    "egress",
+];
+
+/// Keys whose feature is not built, and the values that need none of it. A feature that gets built deletes its line.
+///
+/// `websocket = "events"` is the promised default; until it is built an actor that says nothing gets `proxy`.
+const NOT_BUILT_KEYS: &[(&str, &[&str])] = &[
+    ("upstream", &[]),
+    ("process", &["per-actor"]),
+    ("websocket", &["proxy"]),
+    ("concurrency", &[]),
+    ("sleep_after", &["never"]),
+    ("memory_max", &[]),
+    ("pids_max", &[]),
+    ("workflows", &[]),
+    ("jobs", &["false"]),
+    ("jobs_tokens_file", &[]),
+    ("egress", &[]),
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,333 @@
+//! What the commands work with: settings whose types are already right.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use greenroom_protocol::Version;
+use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::reader::Reader;
+use crate::config::secret::{self, Privacy};
+use crate::config::suggest::closest;
+use crate::config::{ActorDefinition, Endpoint, Id, Mistake, Mistakes, Origin, Values, actors_file};
+
+/// The settings of `greenroom run`.
+#[derive(Clone, Debug)]
+pub struct RunSettings {
+    /// The gateway.
+    pub endpoint: Endpoint,
+    /// The namespace at the gateway.
+    pub namespace: String,
+    /// What the gateway wants to see.
+    pub token: Option<SecretString>,
+    /// The pool.
+    pub runner_name: String,
+    /// The identity in the pool; without one, [`runner_key::load_or_create`](crate::config::runner_key) has it.
+    pub runner_key: Option<String>,
+    /// The version of the actors.
+    pub runner_version: u32,
+    /// Actors at once; at least 1.
+    pub slots: u32,
+    /// The protocol version to speak.
+    pub protocol_version: Version,
+    /// The actors of the actors file and of `--actor`, in the order of their names.
+    pub actors: Vec<ActorDefinition>,
+    /// Where state is kept; absolute, need not exist.
+    pub data_dir: PathBuf,
+    /// Where sockets are made; absolute, need not exist.
+    pub runtime_dir: PathBuf,
+    /// The admin address; nothing when it is off.
+    pub admin: Option<SocketAddr>,
+    /// Where actors reach their API; a loopback address.
+    pub api: SocketAddr,
+    /// How long stopping may take; longer than any actor's stop grace.
+    pub drain_timeout: Duration,
+    /// Logs.
+    pub log: LogSettings,
+}
+
+/// The settings of `greenroom gateway`.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    /// The gateway's address; beyond loopback only with a token, or when the user insists.
+    pub listen: SocketAddr,
+    /// What the API's callers and the runners must show.
+    pub admin_token: Option<SecretString>,
+    /// How long a runner may be away before its actors are given up.
+    pub runner_lost_after: Duration,
+    /// Where state is kept; absolute, need not exist.
+    pub data_dir: PathBuf,
+    /// Logs.
+    pub log: LogSettings,
+}
+
+/// The settings of `greenroom dev`.
+#[derive(Clone, Debug)]
+pub struct DevSettings {
+    /// The gateway's half.
+    pub gateway: GatewaySettings,
+    /// The runner's half. Its endpoint is the gateway's address, but for a port 0 that only the listener knows; its
+    /// token is the gateway's.
+    pub run: RunSettings,
+}
+
+/// How to log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// What to log.
+    pub filter: LogFilter,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// A log filter that is known to parse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+/// The form of log records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object per line, for machines.
+    Json,
+    /// JSON when stderr is no terminal.
+    #[default]
+    Auto,
+}
+
+impl RunSettings {
+    /// Reads all of them.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them.
+    pub fn new(values: &Values) -> Result<Self, Mistakes> {
+        let mut reader = Reader::new(values);
+        let token = runner_token(&mut reader);
+        let settings = Self::read(&mut reader, token);
+        reader.mistakes.unless_any(settings)
+    }
+
+    fn read(reader: &mut Reader<'_>, token: Option<SecretString>) -> Self {
+        let data_dir = data_dir(reader);
+        let runtime_dir =
+            reader.path(Id::RuntimeDir).or_else(|| reader.values.environment().directory("RUNTIME_DIRECTORY"));
+        let drain_timeout = reader.duration(Id::DrainTimeout);
+        RunSettings {
+            endpoint: reader.endpoint(Id::Endpoint),
+            namespace: reader.name(Id::Namespace),
+            token,
+            runner_name: reader.name(Id::RunnerName),
+            runner_key: reader.optional_name(Id::RunnerKey),
+            runner_version: reader.count(Id::RunnerVersion),
+            slots: reader.count(Id::Slots),
+            protocol_version: protocol_version(reader),
+            actors: actors(reader, drain_timeout),
+            runtime_dir: runtime_dir.unwrap_or_else(|| data_dir.join("run")),
+            data_dir,
+            admin: reader.address_or_off(Id::Admin),
+            api: api(reader),
+            drain_timeout,
+            log: LogSettings::read(reader),
+        }
+    }
+}
+
+impl GatewaySettings {
+    /// Reads all of them.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them.
+    pub fn new(values: &Values) -> Result<Self, Mistakes> {
+        let mut reader = Reader::new(values);
+        let settings = Self::read(&mut reader);
+        reader.mistakes.unless_any(settings)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let listen = reader.address(Id::Listen);
+        let insecure = reader.switch(Id::Insecure);
+        let guarded = insecure || !reader.values.given(Id::AdminTokenFile).is_empty();
+        if !listen.ip().is_loopback() && !guarded {
+            reader.mistake_at(
+                Id::Listen,
+                "beyond loopback anyone could use the gateway: give it an --admin-token-file, or say --insecure if the \
+                 network is trusted",
+            );
+        }
+        let admin_token = token_file(reader, Id::AdminTokenFile);
+        GatewaySettings {
+            listen,
+            admin_token,
+            runner_lost_after: reader.duration(Id::RunnerLostAfter),
+            data_dir: data_dir(reader),
+            log: LogSettings::read(reader),
+        }
+    }
+}
+
+impl DevSettings {
+    /// Reads all of them.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them.
+    pub fn new(values: &Values) -> Result<Self, Mistakes> {
+        let mut reader = Reader::new(values);
+        let gateway = GatewaySettings::read(&mut reader);
+        let mut run = RunSettings::read(&mut reader, gateway.admin_token.clone());
+        run.endpoint = Endpoint::of_listener(gateway.listen);
+        reader.mistakes.unless_any(DevSettings { gateway, run })
+    }
+}
+
+/// Checks the settings of every command that the values were collected for.
+///
+/// # Errors
+/// Everything that is wrong with any of them.
+pub fn check(values: &Values) -> Result<(), Mistakes> {
+    let mut reader = Reader::new(values);
+    let token = runner_token(&mut reader);
+    RunSettings::read(&mut reader, token);
+    GatewaySettings::read(&mut reader);
+    reader.mistakes.unless_any(())
+}
+
+impl LogSettings {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let format = match reader.choice(Id::LogFormat) {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => LogFormat::Auto,
+        };
+        LogSettings { filter: reader.required(Id::Log, Self::filter_of), format }
+    }
+
+    /// Parses a log filter.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    pub fn filter_of(text: &str) -> Result<LogFilter, String> {
+        let expected = format!("expected {}", Id::Log.setting().kind.expected());
+        if text.trim().is_empty() {
+            return Err(expected);
+        }
+        // A misspelt level parses as a target of that name, and then nothing is logged.
+        for word in text.split(',').map(str::trim).filter(|word| !word.contains(['=', '[', ':'])) {
+            let known = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+            if let Some(level) = closest(&word.to_lowercase(), LEVELS).filter(|_| !known) {
+                return Err(format!("{word:?} is no level (did you mean {level}?)"));
+            }
+        }
+        match EnvFilter::try_new(text) {
+            Ok(_) => Ok(LogFilter(text.to_owned())),
+            Err(error) => Err(format!("{expected}: {error}")),
+        }
+    }
+}
+
+impl LogFilter {
+    /// The filter, ready for use.
+    #[must_use]
+    pub fn build(&self) -> EnvFilter {
+        EnvFilter::new(&self.0)
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The runner's token: a file named by a flag, else the variable or a file named by one, else the service manager's.
+fn runner_token(reader: &mut Reader<'_>) -> Option<SecretString> {
+    let values = reader.values;
+    let (file, token) = (values.given(Id::TokenFile).first(), values.given(Id::Token).first());
+    let by_flag = file.is_some_and(|file| file.origin == Origin::Flag);
+    if file.is_some() && token.is_some() && !by_flag {
+        reader.mistakes.push(Mistake::new("GREENROOM_TOKEN", "expected only one of this and GREENROOM_TOKEN_FILE"));
+    }
+    if file.is_some() {
+        return token_file(reader, Id::TokenFile);
+    }
+    if token.is_some() {
+        return reader.optional(Id::Token, secret::parse);
+    }
+    let path = values.environment().directory(CREDENTIALS)?.join("token");
+    if !path.exists() {
+        return None;
+    }
+    let token = secret::read(&path, Privacy::System);
+    token.inspect_err(|error| reader.mistakes.push(Mistake::new(path.display().to_string(), error))).ok()
+}
+
+fn token_file(reader: &mut Reader<'_>, id: Id) -> Option<SecretString> {
+    let values = reader.values;
+    let credentials = values.environment().directory(CREDENTIALS);
+    reader.optional(id, |text| {
+        let path = values.absolute(text);
+        let protected = credentials.as_ref().is_some_and(|directory| path.starts_with(directory));
+        secret::read(&path, if protected { Privacy::System } else { Privacy::Owner })
+    })
+}
+
+fn data_dir(reader: &mut Reader<'_>) -> PathBuf {
+    let path = reader.path(Id::DataDir);
+    if path.as_ref().is_some_and(|path| path.exists() && !path.is_dir()) {
+        reader.mistake_at(Id::DataDir, "expected a directory, found a file");
+    }
+    path.or_else(|| reader.values.environment().directory("STATE_DIRECTORY"))
+        .unwrap_or_else(|| reader.values.absolute(".greenroom"))
+}
+
+fn protocol_version(reader: &mut Reader<'_>) -> Version {
+    let number = reader.count(Id::ProtocolVersion);
+    let version = u16::try_from(number).ok().and_then(|number| Version::try_from(number).ok());
+    version.expect("the table's range is that of the versions, as a test shows")
+}
+
+fn api(reader: &mut Reader<'_>) -> SocketAddr {
+    let address = reader.address(Id::Api);
+    if !address.ip().is_loopback() {
+        reader.mistake_at(Id::Api, "expected a loopback address: only actors on this machine use it");
+    }
+    address
+}
+
+fn actors(reader: &mut Reader<'_>, drain_timeout: Duration) -> Vec<ActorDefinition> {
+    let values = reader.values;
+    let mut actors = Vec::new();
+    if let Some(path) = reader.path(Id::Actors) {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                // Messages name the file as the user did.
+                let name = &values.given(Id::Actors)[0].text;
+                let directory = path.parent().unwrap_or(&path);
+                actors = actors_file::parse(&text, name, directory, drain_timeout, &mut reader.mistakes);
+            }
+            Err(error) => reader.mistake_at(Id::Actors, &format!("cannot be read: {error}")),
+        }
+    }
+    for value in values.given(Id::Actor) {
+        match actors_file::short_form(&value.text, values.absolute("."), drain_timeout) {
+            Ok(actor) if actors.iter().any(|other| other.name == actor.name) => {
+                reader.mistake(Id::Actor.setting(), value, "there is another actor of this name");
+            }
+            Ok(actor) => actors.push(actor),
+            Err(expected) => reader.mistake(Id::Actor.setting(), value, &expected),
+        }
+    }
+    actors.sort_by(|one, other| one.name.cmp(&other.name));
+    actors
+}
+
+/// Where the service manager keeps credentials.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+#[cfg(test)]
+mod tests;

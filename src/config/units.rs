@@ -1,0 +1,68 @@
+//! Durations as people write them.
+
+use std::time::Duration;
+
+/// Parses `250ms`, `30s`, `5m` or `1h`.
+///
+/// # Errors
+/// What was expected instead.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        "" if !number.is_empty() => {
+            return Err(format!("expected a unit: {number}ms, {number}s, {number}m or {number}h"));
+        }
+        _ => return Err(DURATION.to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| DURATION.to_owned())?;
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| "expected a shorter duration".to_owned())
+}
+
+/// Writes a duration the way [`duration`] reads it, in the largest unit that fits evenly.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    match milliseconds {
+        0 => "0s".to_owned(),
+        m if m % 3_600_000 == 0 => format!("{}h", m / 3_600_000),
+        m if m % 60_000 == 0 => format!("{}m", m / 60_000),
+        m if m % 1000 == 0 => format!("{}s", m / 1000),
+        m => format!("{m}ms"),
+    }
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    text.split_at(digits)
+}
+
+const DURATION: &str = "expected a duration like 250ms, 30s or 5m";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_number_and_a_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for wrong in ["", "s", "5x", "-5s", "1.5s", "5 s", "5S", "ms5", "99999999999999999999s", "٣s"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(duration("30"), Err("expected a unit: 30ms, 30s, 30m or 30h".to_owned()));
+        assert_eq!(duration("18446744073709551615h"), Err("expected a shorter duration".to_owned()));
+    }
+
+    #[test]
+    fn a_written_duration_reads_back() {
+        for text in ["250ms", "30s", "90s", "5m", "3h", "0s"] {
+            assert_eq!(duration_text(duration(text).unwrap()), text);
+        }
+    }
+}
