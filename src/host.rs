@@ -1,15 +1,18 @@
 //! Where actor code runs: child processes, upstream apps, in-process Rust.
 //!
-//! A kind of host implements [`ActorHost`]; starting an actor gives a [`HostedActor`]. `supervise` runs one task per
+//! A kind of host implements [`ActorHost`]; starting an actor gives a [`HostedActor`]. [`supervise`] runs one task per
 //! actor life around it: start with a deadline, admit requests, notice that it ended, stop it in order, and report
 //! each step as a [`Call`]. The runner on the other end of the call channel never waits for actor code.
 //!
 //! This layer knows nothing of sessions, sockets to a gateway or the wire's framing.
 
+mod actor;
 mod body;
 mod call;
 pub mod child_process;
 mod context;
+pub mod in_process;
+mod panics;
 mod request;
 mod websocket;
 
@@ -20,6 +23,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 
+pub use actor::{ActorHandle, StreamTask, WAITING_MAX, supervise};
 pub use body::{Body, BodyError, BodySender};
 pub use call::{Call, CallSender};
 pub use context::{ActorContext, Gone};
@@ -90,3 +94,23 @@ pub struct StartActor {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StartError(pub String);
+
+impl StartError {
+    /// An error with this text.
+    #[must_use]
+    pub fn new(text: impl std::fmt::Display) -> Self {
+        StartError(text.to_string())
+    }
+}
+
+impl From<KvError> for StartError {
+    fn from(error: KvError) -> Self {
+        StartError(format!("reading or writing the actor's storage: {error}"))
+    }
+}
+
+impl From<Gone> for StartError {
+    fn from(error: Gone) -> Self {
+        StartError::new(error)
+    }
+}

@@ -1,6 +1,7 @@
 //! What a running actor can do.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use greenroom_protocol::{KvListQuery, KvRequest, KvResponse};
@@ -15,6 +16,7 @@ use crate::host::{Call, CallSender, KvError, StartActor};
 pub struct ActorContext {
     start: Arc<StartActor>,
     calls: CallSender,
+    leaving: Arc<AtomicBool>,
 }
 
 /// The runner has stopped.
@@ -26,7 +28,7 @@ impl ActorContext {
     /// The context of one life.
     #[must_use]
     pub fn new(start: Arc<StartActor>, calls: CallSender) -> Self {
-        ActorContext { start, calls }
+        ActorContext { start, calls, leaving: Arc::default() }
     }
 
     /// Identity and generation.
@@ -52,6 +54,7 @@ impl ActorContext {
     /// # Errors
     /// [`Gone`] when the runner has stopped.
     pub async fn sleep(&self) -> Result<(), Gone> {
+        self.leaving.store(true, Ordering::Release);
         self.calls.send(Call::Sleep(self.key().clone())).await.map_err(|_| Gone)
     }
 
@@ -60,7 +63,14 @@ impl ActorContext {
     /// # Errors
     /// [`Gone`] when the runner has stopped.
     pub async fn destroy(&self) -> Result<(), Gone> {
+        self.leaving.store(true, Ordering::Release);
         self.calls.send(Call::Destroy(self.key().clone())).await.map_err(|_| Gone)
+    }
+
+    /// Whether the actor has asked to sleep or to be destroyed: then its end is no surprise.
+    #[must_use]
+    pub fn wants_to_leave(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
     }
 
     /// Asks to be woken at this time, in milliseconds since the epoch; `None` clears the alarm.

@@ -34,6 +34,26 @@ pub struct ResponseWriter {
     stream: Stream,
 }
 
+impl Request {
+    /// The path without its query.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        self.path.split_once('?').map_or(&*self.path, |(route, _)| route)
+    }
+
+    /// The query without its question mark, not decoded; empty when there is none.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        self.path.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The first value of a header; the name is lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| **other == *name).map(|(_, value)| &**value)
+    }
+}
+
 /// The sending end of a stream, with its abort-on-drop.
 #[derive(Debug)]
 struct Stream {
@@ -68,6 +88,12 @@ impl Responder {
         Ok(ResponseWriter { stream: self.stream })
     }
 
+    /// The actor life that was asked.
+    #[must_use]
+    pub fn actor(&self) -> &ActorKey {
+        &self.stream.actor
+    }
+
     /// Gives up: the gateway may try again elsewhere.
     pub fn abort(self) {
         drop(self);
@@ -75,6 +101,12 @@ impl Responder {
 }
 
 impl ResponseWriter {
+    /// The actor life that was asked.
+    #[must_use]
+    pub fn actor(&self) -> &ActorKey {
+        &self.stream.actor
+    }
+
     /// Sends a piece of the body; waits when the way to the gateway is full.
     ///
     /// # Errors

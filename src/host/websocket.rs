@@ -44,7 +44,7 @@ pub enum Frame {
 /// Feeds the client's frames to a [`WebSocket`]; bounded by [`WebSocket::BACKLOG`].
 pub type WebSocketFeed = mpsc::Sender<Frame>;
 
-/// A client's socket. The actor first accepts or refuses it; dropped, it closes.
+/// A client's socket. The actor first accepts or refuses it; dropped, it closes: with 1000, or 1011 in a panic.
 #[derive(Debug)]
 pub struct WebSocket {
     actor: ActorKey,
@@ -64,6 +64,12 @@ impl WebSocket {
     pub fn new(actor: ActorKey, id: StreamId, calls: CallSender) -> (WebSocketFeed, Self) {
         let (feed, frames) = mpsc::channel(Self::BACKLOG);
         (feed, WebSocket { actor, id, calls, frames, closed: false })
+    }
+
+    /// The actor life that was asked.
+    #[must_use]
+    pub fn actor(&self) -> &ActorKey {
+        &self.actor
     }
 
     /// Takes the socket; the client's frames arrive from now on.
@@ -117,8 +123,15 @@ impl WebSocket {
 impl Drop for WebSocket {
     fn drop(&mut self) {
         if !self.closed {
-            let reply = StreamReply::Close { code: Some(1000), reason: None };
+            let reply = if std::thread::panicking() {
+                StreamReply::Close { code: Some(1011), reason: Some(SERVER_ERROR) }
+            } else {
+                StreamReply::Close { code: Some(1000), reason: None }
+            };
             send_from_drop(&self.calls, Call::Stream { actor: self.actor.clone(), stream: self.id, reply });
         }
     }
 }
+
+/// What the client of a socket is told whose handler failed.
+const SERVER_ERROR: ByteString = ByteString::from_static("Server Error");

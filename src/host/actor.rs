@@ -1,0 +1,451 @@
+//! One actor life, from its start to its end.
+//!
+//! A task per life starts the actor under a deadline, opens it to requests and sockets, notices that it ended, and
+//! stops it in order. The [`ActorHandle`] is the runner's end: none of its methods waits, and once the actor runs a
+//! request costs one task and nothing else.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug, error, info, warn};
+
+use crate::actor::{ActorKey, Outcome, StopReason};
+use crate::host::panics::caught;
+use crate::host::{
+    ActorContext, ActorHost, Call, CallSender, HostedActor, Request, Responder, StartActor, StartError, WebSocket,
+    WebSocketRequest,
+};
+
+/// Starts one actor life and returns at once; what becomes of it arrives as [`Call`]s.
+///
+/// [`Call::Running`] comes at most once, [`Call::Ended`] exactly once and last: by then everything the life started is
+/// gone. Must be called on a tokio runtime.
+#[must_use = "dropping the last handle kills the actor"]
+pub fn supervise(host: Arc<dyn ActorHost>, start: StartActor, calls: CallSender) -> ActorHandle {
+    let (wish, wishes) = watch::channel(Wish::Run);
+    let admission = Arc::new(Admission::new());
+    let span =
+        tracing::info_span!("actor", actor_id = %start.key.id, generation = start.key.generation, name = %start.name);
+    let handle = ActorHandle { inner: Arc::new(Inner { key: start.key.clone(), wish, admission: admission.clone() }) };
+    tokio::spawn(Life { host, admission, wishes, calls }.run(start).instrument(span));
+    handle
+}
+
+/// The runner's end of one actor life. Cheap to clone; dropping the last one kills the actor.
+#[derive(Clone)]
+pub struct ActorHandle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    key: ActorKey,
+    wish: watch::Sender<Wish>,
+    admission: Arc<Admission>,
+}
+
+impl ActorHandle {
+    /// Identity and generation.
+    #[must_use]
+    pub fn key(&self) -> &ActorKey {
+        &self.inner.key
+    }
+
+    /// Hands a request to the actor; while it starts, up to [`WAITING_MAX`] wait.
+    ///
+    /// `None` when the actor takes no more: the responder was dropped and has aborted the request.
+    #[must_use = "the task is how the request is cancelled when its client goes away"]
+    pub fn request(&self, request: Request, responder: Responder) -> Option<StreamTask> {
+        self.inner.admission.admit(Kind::Request, |actor| actor.request(request, responder))
+    }
+
+    /// Hands a client's socket to the actor; while it starts, up to [`WAITING_MAX`] wait.
+    ///
+    /// `None` when the actor takes no more: the socket was dropped and has closed.
+    #[must_use = "the task is how the socket is cancelled when its client goes away"]
+    pub fn websocket(&self, request: WebSocketRequest, socket: WebSocket) -> Option<StreamTask> {
+        self.inner.admission.admit(Kind::Socket, |actor| actor.websocket(request, socket))
+    }
+
+    /// Stops the actor in order. Nothing is admitted from now on; only the first reason counts.
+    pub fn stop(&self, reason: StopReason) {
+        self.wish(Wish::Stop(reason));
+    }
+
+    /// Ends the actor now, also in the middle of a stop.
+    pub fn kill(&self) {
+        self.wish(Wish::Kill);
+    }
+
+    fn wish(&self, wish: Wish) {
+        self.inner.admission.close();
+        self.inner.wish.send_if_modified(|old| {
+            let rises = wish.rank() > old.rank();
+            if rises {
+                *old = wish;
+            }
+            rises
+        });
+    }
+}
+
+impl fmt::Debug for ActorHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ActorHandle({})", self.inner.key)
+    }
+}
+
+/// The task that serves one request or socket. Dropping this leaves the task alone.
+#[derive(Debug)]
+pub struct StreamTask(AbortHandle);
+
+impl StreamTask {
+    /// Ends the task: the client went away, or the answer is of no use any more.
+    pub fn cancel(&self) {
+        self.0.abort();
+    }
+
+    /// Whether the task is over.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+/// What the runner wants of a life; it only ever rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Stop(StopReason),
+    Kill,
+}
+
+impl Wish {
+    fn rank(self) -> u8 {
+        match self {
+            Wish::Run => 0,
+            Wish::Stop(_) => 1,
+            Wish::Kill => 2,
+        }
+    }
+}
+
+/// Who gets in, and the tasks of those who did.
+struct Admission {
+    phase: watch::Sender<Phase>,
+    waiting: AtomicUsize,
+    requests: TaskTracker,
+    sockets: TaskTracker,
+    over: CancellationToken,
+}
+
+#[derive(Clone)]
+enum Phase {
+    Starting,
+    Running(Arc<dyn HostedActor>),
+    Closed,
+}
+
+enum Kind {
+    Request,
+    Socket,
+}
+
+impl Admission {
+    fn new() -> Self {
+        Admission {
+            phase: watch::Sender::new(Phase::Starting),
+            waiting: AtomicUsize::new(0),
+            requests: TaskTracker::new(),
+            sockets: TaskTracker::new(),
+            over: CancellationToken::new(),
+        }
+    }
+
+    /// Spawns the task that serves a stream, while the phase is held: a task is tracked before the phase can change,
+    /// so nothing slips in behind a stop.
+    fn admit<F>(
+        self: &Arc<Self>,
+        kind: Kind,
+        serve: impl FnOnce(Arc<dyn HostedActor>) -> F + Send + 'static,
+    ) -> Option<StreamTask>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let tasks = match kind {
+            Kind::Request => &self.requests,
+            Kind::Socket => &self.sockets,
+        };
+        let over = self.over.clone();
+        let task = match &*self.phase.borrow() {
+            Phase::Running(actor) => {
+                let actor = actor.clone();
+                tasks.spawn(async move {
+                    over.run_until_cancelled(async move { serve(actor).await }).await;
+                })
+            }
+            Phase::Starting => {
+                let place = Place::take(self)?;
+                let mut phase = self.phase.subscribe();
+                tasks.spawn(async move {
+                    over.run_until_cancelled(async move {
+                        let ready = phase.wait_for(|phase| !matches!(phase, Phase::Starting)).await;
+                        let ready = ready.map(|phase| phase.clone());
+                        drop(place);
+                        match ready {
+                            Ok(Phase::Running(actor)) => serve(actor).await,
+                            Ok(Phase::Starting | Phase::Closed) | Err(_) => {}
+                        }
+                    })
+                    .await;
+                })
+            }
+            Phase::Closed => return None,
+        };
+        Some(StreamTask(task.abort_handle()))
+    }
+
+    /// Opens to everyone who waits, unless a stop came first.
+    fn open(&self, actor: Arc<dyn HostedActor>) {
+        self.phase.send_if_modified(|phase| match phase {
+            Phase::Starting => {
+                *phase = Phase::Running(actor);
+                true
+            }
+            Phase::Running(_) | Phase::Closed => false,
+        });
+    }
+
+    fn close(&self) {
+        self.phase.send_replace(Phase::Closed);
+        self.requests.close();
+        self.sockets.close();
+    }
+
+    /// Cancels what is left and waits until it is gone.
+    async fn end(&self) {
+        self.close();
+        self.over.cancel();
+        let gone = async {
+            self.requests.wait().await;
+            self.sockets.wait().await;
+        };
+        tokio::pin!(gone);
+        while timeout(PATIENCE, &mut gone).await.is_err() {
+            let tasks = self.requests.len() + self.sockets.len();
+            warn!(tasks, "requests of an ended actor do not yield; its end is not reported before they do");
+        }
+    }
+}
+
+/// One of the places to wait in while an actor starts.
+struct Place(Arc<Admission>);
+
+impl Place {
+    fn take(admission: &Arc<Admission>) -> Option<Self> {
+        let more = |waiting| (waiting < WAITING_MAX).then_some(waiting + 1);
+        admission.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Place(admission.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The task of one life.
+struct Life {
+    host: Arc<dyn ActorHost>,
+    admission: Arc<Admission>,
+    wishes: watch::Receiver<Wish>,
+    calls: CallSender,
+}
+
+impl Life {
+    async fn run(mut self, start: StartActor) {
+        let key = start.key.clone();
+        let outcome = caught(self.live(start)).await.unwrap_or_else(Outcome::Failed);
+        self.admission.end().await;
+        // Without a runner nobody is left to tell.
+        let _ = self.calls.send(Call::Ended(key, outcome)).await;
+    }
+
+    async fn live(&mut self, start: StartActor) -> Outcome {
+        let key = start.key.clone();
+        let context = ActorContext::new(Arc::new(start.clone()), self.calls.clone());
+        let began = Instant::now();
+        let actor = match self.start(start, context.clone()).await {
+            Ok(Some(actor)) => actor,
+            Ok(None) => {
+                info!("stopped before it was ready");
+                return Outcome::Wanted;
+            }
+            Err(StartError(reason)) => {
+                warn!(%reason, "actor did not start");
+                return Outcome::Failed(reason);
+            }
+        };
+        info!(start_ms = millis(began.elapsed()), "actor runs");
+        // Whoever drops this life, the actor does not stay behind.
+        let guard = KillOnDrop(Some(actor.clone()));
+        let _ = self.calls.send(Call::Running(key)).await;
+        self.admission.open(actor.clone());
+        let outcome = self.serve(&actor, &context).await;
+        guard.disarm();
+        outcome
+    }
+
+    /// Starts the actor; `Ok(None)` when a stop came first.
+    async fn start(
+        &mut self,
+        start: StartActor,
+        context: ActorContext,
+    ) -> Result<Option<Arc<dyn HostedActor>>, StartError> {
+        let limit = self.host.start_timeout();
+        let host = self.host.clone();
+        let starting = caught(async move { host.start(start, context).await });
+        tokio::select! {
+            biased;
+            _ = wished(&mut self.wishes, Wish::Stop(StopReason::Stop)) => Ok(None),
+            started = timeout(limit + START_SLACK, starting) => match started {
+                Ok(Ok(started)) => started.map(Some),
+                Ok(Err(panic)) => Err(StartError(format!("the start {panic}"))),
+                Err(_) => Err(StartError(format!("not ready within {limit:?}; see start_timeout"))),
+            },
+        }
+    }
+
+    /// From ready to gone.
+    async fn serve(&mut self, actor: &Arc<dyn HostedActor>, context: &ActorContext) -> Outcome {
+        let ended = caught(actor.clone().ended());
+        tokio::pin!(ended);
+        let wish = tokio::select! {
+            biased;
+            end = &mut ended => return unasked(end, actor, context),
+            wish = wished(&mut self.wishes, Wish::Stop(StopReason::Stop)) => wish,
+        };
+        if let Wish::Stop(reason) = wish {
+            let deadline = Instant::now() + self.host.stop_grace();
+            info!(reason = reason.as_str(), grace_ms = millis(self.host.stop_grace()), "stopping actor");
+            let stopping = self.admission.clone().stop(actor.clone(), reason, deadline);
+            tokio::select! {
+                biased;
+                end = &mut ended => return asked(end),
+                () = async { stopping.await; std::future::pending().await } => {}
+                () = sleep_until(deadline) => warn!("actor did not stop within stop_grace; killing it"),
+                _ = wished(&mut self.wishes, Wish::Kill) => warn!("killing the stopping actor"),
+            }
+        } else {
+            info!("killing actor");
+        }
+        kill(actor);
+        while timeout(PATIENCE, &mut ended).await.map(asked).is_err() {
+            warn!("a killed actor is still there; its end is not reported before it is gone");
+        }
+        Outcome::Wanted
+    }
+}
+
+impl Admission {
+    /// Lets requests in flight finish for at most half of the time, then asks the actor to end.
+    async fn stop(self: Arc<Self>, actor: Arc<dyn HostedActor>, reason: StopReason, deadline: Instant) {
+        self.close();
+        let half = deadline.saturating_duration_since(Instant::now()) / 2;
+        if timeout(half, self.requests.wait()).await.is_err() {
+            debug!(requests = self.requests.len(), "stopping with requests in flight");
+        }
+        let rest = deadline.saturating_duration_since(Instant::now());
+        if let Err(panic) = caught(async move { actor.stop(reason, rest).await }).await {
+            error!(%panic, "the stop of an actor failed");
+        }
+    }
+}
+
+/// The end of an actor that nobody told to stop.
+fn unasked(end: Result<Result<(), String>, String>, actor: &Arc<dyn HostedActor>, context: &ActorContext) -> Outcome {
+    match end {
+        Ok(Ok(())) if context.wants_to_leave() => {
+            info!("actor ended on its own wish");
+            Outcome::Wanted
+        }
+        Ok(Ok(())) => {
+            // A gateway destroys an actor that ends well without a word, with all its state; an exit that was no wish
+            // must not do that.
+            let reason = "ended by itself, without having asked to sleep or to be destroyed";
+            warn!(reason, "actor ended");
+            Outcome::Failed(reason.to_owned())
+        }
+        Ok(Err(reason)) => {
+            warn!(%reason, "actor crashed");
+            Outcome::Failed(reason)
+        }
+        Err(panic) => {
+            error!(%panic, "the watch over an actor failed; killing it");
+            kill(actor);
+            Outcome::Failed(panic)
+        }
+    }
+}
+
+/// The end of an actor that was told to stop.
+fn asked(end: Result<Result<(), String>, String>) -> Outcome {
+    match end {
+        Ok(Ok(())) => info!("actor stopped"),
+        Ok(Err(reason)) => info!(%reason, "actor stopped, not in order"),
+        Err(panic) => error!(%panic, "the watch over an actor failed while it stopped"),
+    }
+    Outcome::Wanted
+}
+
+fn kill(actor: &Arc<dyn HostedActor>) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| actor.kill())).is_err() {
+        error!("killing an actor failed");
+    }
+}
+
+/// Resolves when the wish is at least this one; without a runner the wish is to be killed.
+async fn wished(wishes: &mut watch::Receiver<Wish>, least: Wish) -> Wish {
+    wishes.wait_for(|wish| wish.rank() >= least.rank()).await.map_or(Wish::Kill, |wish| *wish)
+}
+
+/// Kills the actor when its life is dropped with the runtime, or by a panic.
+struct KillOnDrop(Option<Arc<dyn HostedActor>>);
+
+impl KillOnDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(actor) = self.0.take() {
+            kill(&actor);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How many requests and sockets may wait for one actor to start. Beyond it they are refused so that the gateway tries
+/// again: a start that takes that long is not helped by a longer queue.
+pub const WAITING_MAX: usize = 1024;
+
+/// What a start may take above its deadline: a host that keeps the deadline itself can say more about what is missing.
+const START_SLACK: Duration = Duration::from_secs(1);
+
+/// How long something that should be gone may take before the log says so, again and again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;
