@@ -12,6 +12,8 @@ mod stream;
 mod handle;
 #[cfg(feature = "gateway")]
 pub mod listener;
+#[cfg(feature = "gateway")]
+mod stream_events;
 
 pub use actor::CreateActor;
 pub use error::GatewayError;
@@ -19,3 +21,5 @@ pub use error::GatewayError;
 pub use handle::{ActorIdentity, GatewayHandle, GatewayHealth, LiveRunner, OpenStream, StreamLink};
 pub use id::{Id, ParseIdError};
 pub use stream::{StreamHead, StreamUp, TunnelEvent};
+#[cfg(feature = "gateway")]
+pub use stream_events::{StreamEventSender, StreamEvents, stream_events};

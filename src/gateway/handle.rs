@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
-use super::{CreateActor, GatewayError, StreamHead, StreamUp, TunnelEvent};
+use super::{CreateActor, GatewayError, StreamEventSender, StreamHead, StreamUp};
 use crate::store::{ActorRecord, Found, NamespaceRecord, Query, RunnerConfigRecord};
 
 /// The door to the driver; cheap to clone.
@@ -20,9 +18,8 @@ pub struct OpenStream {
     pub actor_id: Arc<str>,
     /// What is opened.
     pub head: StreamHead,
-    /// Where the answers go; bounded by the caller. A client that lets this fill up loses its stream, so it should
-    /// hold at least 64.
-    pub events: mpsc::Sender<TunnelEvent>,
+    /// Where the answers go; bounded by the caller. A client that lets this fill up loses its stream.
+    pub events: StreamEventSender,
 }
 
 /// The client's side of an open stream; dropped, it tells the actor that the client is gone.
