@@ -1,0 +1,11 @@
+//! One WebSocket to a gateway: dialled with a deadline, pumped by two tasks, watched for silence.
+//!
+//! [`dial`] opens it; the reader task decodes messages and answers pings at once, so that nothing an actor does can
+//! delay them; the writer task gathers frames and flushes when there is nothing more to gather. What the messages mean
+//! is no concern of this layer.
+
+mod dial;
+mod pump;
+
+pub use dial::{DialError, Target, dial};
+pub use pump::{Closed, Connection, Outgoing, Received};

@@ -1,0 +1,246 @@
+//! The two tasks of an open socket.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use greenroom_protocol::{ToClient, ToServer, Version, close};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tracing::{debug, warn};
+
+use super::dial::Stream;
+
+type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// An open socket. Dropped, it is gone without a goodbye.
+#[derive(Debug)]
+pub struct Connection {
+    /// What the gateway grants beyond the protocol.
+    pub granted: Vec<String>,
+    /// What the gateway says, ending with [`Received::Closed`]. Not read, it stops the socket from being read.
+    pub incoming: mpsc::Receiver<Received>,
+    /// The way out.
+    pub outgoing: Outgoing,
+    tasks: [JoinHandle<()>; 2],
+}
+
+/// Something from the gateway.
+#[derive(Debug)]
+pub enum Received {
+    /// A message, with its share of the memory for large ones.
+    Message(ToClient, Option<OwnedSemaphorePermit>),
+    /// The socket is gone; nothing follows.
+    Closed(Closed),
+}
+
+/// How a socket ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The gateway closed it.
+    ByGateway {
+        /// WebSocket close code.
+        code: u16,
+        /// WebSocket close reason.
+        reason: String,
+    },
+    /// It broke; the text says how.
+    Broken(String),
+}
+
+/// The way out of a socket. Never waits: who sends much asks [`Outgoing::is_behind`] first.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    frames: mpsc::UnboundedSender<Out>,
+    backlog: Arc<Backlog>,
+    version: Version,
+}
+
+#[derive(Debug)]
+enum Out {
+    Frame(Bytes),
+    Close { code: u16, reason: &'static str },
+}
+
+/// What was handed to the writer and has not been written.
+#[derive(Debug, Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    eased: Notify,
+}
+
+impl Connection {
+    pub(super) fn start(socket: Socket, version: Version, granted: Vec<String>) -> Self {
+        let (sink, stream) = socket.split();
+        let (frames, out) = mpsc::unbounded_channel();
+        let (inbox, incoming) = mpsc::channel(INBOX);
+        let backlog = Arc::new(Backlog::default());
+        let outgoing = Outgoing { frames, backlog: backlog.clone(), version };
+        let reader = Reader { stream, inbox, outgoing: outgoing.clone(), version };
+        let tasks = [tokio::spawn(reader.run()), tokio::spawn(write(sink, out, backlog))];
+        Connection { granted, incoming, outgoing, tasks }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Outgoing {
+    /// Sends a message. One that this version cannot say is left out with a warning: the session does not produce any.
+    pub fn send(&self, message: &ToServer) {
+        let mut frame = BytesMut::new();
+        match message.encode(self.version, &mut frame) {
+            Ok(()) => self.push(frame.freeze()),
+            Err(error) => warn!(%error, "message not sent"),
+        }
+    }
+
+    /// Closes the socket after everything sent so far.
+    pub fn close(&self, code: u16, reason: &'static str) {
+        // A writer that is gone has nothing left to close.
+        let _ = self.frames.send(Out::Close { code, reason });
+    }
+
+    /// More is waiting to be written than should be: stop taking work that makes more.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.backlog.bytes.load(Ordering::Relaxed) > BACKLOG
+    }
+
+    /// Resolves when there is room again.
+    pub async fn eased(&self) {
+        loop {
+            let eased = self.backlog.eased.notified();
+            if !self.is_behind() {
+                return;
+            }
+            eased.await;
+        }
+    }
+
+    fn push(&self, frame: Bytes) {
+        self.backlog.bytes.fetch_add(frame.len(), Ordering::Relaxed);
+        // When the writer is gone the reader reports the end of the socket.
+        let _ = self.frames.send(Out::Frame(frame));
+    }
+}
+
+struct Reader {
+    stream: SplitStream<Socket>,
+    inbox: mpsc::Sender<Received>,
+    outgoing: Outgoing,
+    version: Version,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        let large = Arc::new(Semaphore::new(LARGE_KIB));
+        let closed = loop {
+            let frame = match tokio::time::timeout(SILENCE, self.stream.next()).await {
+                Err(_) => break Closed::Broken(format!("the gateway was silent for {} s", SILENCE.as_secs())),
+                Ok(None) => break Closed::Broken("the connection ended without a goodbye".to_owned()),
+                Ok(Some(Err(error))) => break Closed::Broken(format!("the connection broke: {error}")),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let bytes = match frame {
+                Message::Binary(bytes) => bytes,
+                Message::Close(frame) => {
+                    let (code, reason) =
+                        frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+                    break Closed::ByGateway { code, reason };
+                }
+                Message::Text(_) => {
+                    warn!("the gateway sent a text message, which the protocol does not have");
+                    continue;
+                }
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+            };
+            let permit = match u32::try_from(bytes.len() / 1024) {
+                Ok(kib @ LARGE_FROM_KIB..) => large.clone().acquire_many_owned(kib.min(LARGE_MOST_KIB)).await.ok(),
+                Ok(_) | Err(_) => None,
+            };
+            let message = match ToClient::decode(bytes, self.version) {
+                Ok(ToClient::Ping { ts }) => {
+                    self.outgoing.send(&ToServer::Pong { ts });
+                    continue;
+                }
+                Ok(message) => message,
+                Err(error) => {
+                    // Skipping it could lose a command; after a reconnect the gateway sends unacknowledged ones again.
+                    self.outgoing.close(1002, "runner.invalid_frame");
+                    break Closed::Broken(format!("the gateway sent a message that cannot be read: {error}"));
+                }
+            };
+            if self.inbox.send(Received::Message(message, permit)).await.is_err() {
+                return;
+            }
+        };
+        debug!(?closed, "socket closed");
+        // The runner may have dropped the connection already.
+        let _ = self.inbox.send(Received::Closed(closed)).await;
+    }
+}
+
+async fn write(mut sink: SplitSink<Socket, Message>, mut out: mpsc::UnboundedReceiver<Out>, backlog: Arc<Backlog>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while out.recv_many(&mut batch, BATCH).await > 0 {
+        let mut written = 0;
+        for item in batch.drain(..) {
+            let (message, last) = match item {
+                Out::Frame(frame) => {
+                    written += frame.len();
+                    (Message::Binary(frame), false)
+                }
+                Out::Close { code, reason } => {
+                    let code = CloseCode::from(code);
+                    (Message::Close(Some(CloseFrame { code, reason: close::clip(reason).into() })), true)
+                }
+            };
+            if let Err(error) = sink.feed(message).await {
+                // The reader sees the same end and reports it.
+                debug!(%error, "socket not writable");
+                return;
+            }
+            if last {
+                // What was said before is out when the closing frame is.
+                if let Err(error) = sink.flush().await {
+                    debug!(%error, "socket not writable");
+                }
+                return;
+            }
+        }
+        if let Err(error) = sink.flush().await {
+            debug!(%error, "socket not writable");
+            return;
+        }
+        backlog.bytes.fetch_sub(written, Ordering::Relaxed);
+        backlog.eased.notify_waiters();
+    }
+}
+
+/// A gateway that says nothing for this long is gone: it pings every 3 seconds.
+const SILENCE: Duration = Duration::from_secs(15);
+/// Messages that may wait for the runner.
+const INBOX: usize = 1024;
+/// Messages from this size on count against [`LARGE_KIB`].
+const LARGE_FROM_KIB: u32 = 64;
+/// The memory that large messages waiting for the runner may hold, in KiB.
+const LARGE_KIB: usize = 128 * 1024;
+/// What one message takes of it at most, so that the largest always fits.
+const LARGE_MOST_KIB: u32 = 64 * 1024;
+/// Bytes waiting to be written from which on the runner takes no new work, in bytes.
+const BACKLOG: usize = 16 * 1024 * 1024;
+/// Frames gathered before a flush.
+const BATCH: usize = 256;
