@@ -14,6 +14,10 @@ pub mod stream;
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod host;
+#[cfg(feature = "daemon")]
+pub mod runner;
+#[cfg(feature = "daemon")]
+pub mod socket;
 
 pub mod gateway;
 pub mod store;

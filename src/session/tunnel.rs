@@ -168,6 +168,12 @@ impl Session {
         self.tunnel.offline_bytes = 0;
     }
 
+    /// The life that serves a stream.
+    #[must_use]
+    pub fn actor_of(&self, id: StreamId) -> Option<ActorKey> {
+        self.tunnel.streams.get(&id).map(|stream| stream.actor.clone())
+    }
+
     /// The newest life of the actor, when it takes requests.
     fn admitting(&self, actor_id: &str) -> Option<ActorKey> {
         let life = self.actors.newest(actor_id)?;

@@ -1,0 +1,359 @@
+//! The one loop that owns the session.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use greenroom_protocol::KvResponse;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Sleep;
+use tracing::{Instrument, info};
+
+use crate::actor::ActorKey;
+use crate::host::{ActorContext, ActorHandle, ActorHost, Call, CallSender, KvError, StartActor};
+use crate::runner::handle::Command;
+use crate::runner::journal::Journal;
+use crate::runner::streams::Streams;
+use crate::runner::{ActorInfo, RunnerHandle, Status};
+use crate::session::{DialFailure, Disconnect, Exit, Features, Input, LinkStatus, Session, Settings};
+use crate::socket::{Closed, Connection, DialError, Received, Target, dial};
+use crate::stream::StreamReply;
+
+/// Everything a runner holds.
+pub(super) struct Driver {
+    pub(super) session: Session,
+    pub(super) target: Target,
+    pub(super) hosts: BTreeMap<Arc<str>, Arc<dyn ActorHost>>,
+    pub(super) actors: BTreeMap<ActorKey, Hosted>,
+    pub(super) streams: Streams,
+    pub(super) storage: HashMap<u64, oneshot::Sender<Result<KvResponse, KvError>>>,
+    pub(super) socket: SocketState,
+    pub(super) calls: CallSender,
+    pub(super) journal: Option<Journal>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) exit: Option<Exit>,
+    next_ticket: u64,
+    stop_by: Option<Instant>,
+}
+
+/// An actor life on its host.
+pub(super) struct Hosted {
+    pub(super) handle: ActorHandle,
+    pub(super) start: Arc<StartActor>,
+    pub(super) running: bool,
+    pub(super) waiting: Vec<oneshot::Sender<bool>>,
+}
+
+/// The socket, of which there is one at most.
+pub(super) enum SocketState {
+    None,
+    Dialing(JoinHandle<Result<Connection, DialError>>),
+    Open(Connection),
+}
+
+/// What woke the loop.
+enum Event {
+    Dialed(Result<Connection, DialError>),
+    Received(Vec<Received>),
+    Calls(Vec<Call>),
+    Command(Option<Command>),
+    Tick,
+}
+
+impl Driver {
+    pub(super) fn spawn(
+        settings: Settings,
+        target: Target,
+        hosts: BTreeMap<Arc<str>, Arc<dyn ActorHost>>,
+        journal: Option<Journal>,
+    ) -> RunnerHandle {
+        let (calls, calls_in) = mpsc::channel(CALLS);
+        let (commands, commands_in) = mpsc::channel(COMMANDS);
+        let (status, status_out) = watch::channel(Status {
+            link: LinkStatus::Dialing,
+            runner_id: None,
+            reason: None,
+            actors: 0,
+            draining: false,
+        });
+        let (exit, exit_out) = watch::channel(None);
+        let span = tracing::info_span!("runner", runner_name = %settings.init.name);
+        let driver = Driver {
+            session: Session::new(settings),
+            target,
+            hosts,
+            actors: BTreeMap::new(),
+            streams: Streams::default(),
+            storage: HashMap::new(),
+            socket: SocketState::None,
+            calls: calls.clone(),
+            journal,
+            status,
+            exit: None,
+            next_ticket: 0,
+            stop_by: None,
+        };
+        tokio::spawn(
+            async move {
+                let outcome = driver.run(calls_in, commands_in).await;
+                exit.send_replace(Some(outcome));
+            }
+            .instrument(span),
+        );
+        RunnerHandle { calls, commands, status: status_out, exit: exit_out }
+    }
+
+    async fn run(mut self, mut calls: mpsc::Receiver<Call>, mut commands: mpsc::Receiver<Command>) -> Exit {
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
+        loop {
+            self.perform_effects();
+            if let Some(exit) = self.exit.take() {
+                return self.finish(exit, &mut calls).await;
+            }
+            self.publish_status();
+            let event = self.next_event(&mut calls, &mut commands, timer.as_mut()).await;
+            self.take_event(event);
+            self.session.handle_timeout(Instant::now());
+            if self.stop_by.is_some_and(|by| by <= Instant::now() || self.actors.is_empty()) {
+                self.exit = Some(Exit::DrainTimeout { actors: self.actors.len() });
+            }
+        }
+    }
+
+    async fn next_event(
+        &mut self,
+        calls: &mut mpsc::Receiver<Call>,
+        commands: &mut mpsc::Receiver<Command>,
+        mut timer: std::pin::Pin<&mut Sleep>,
+    ) -> Event {
+        let due = [self.session.poll_timeout(), self.stop_by].into_iter().flatten().min();
+        if let Some(due) = due
+            && timer.deadline() != due.into()
+        {
+            timer.as_mut().reset(due.into());
+        }
+        let outgoing = match &self.socket {
+            SocketState::Open(connection) => Some(connection.outgoing.clone()),
+            SocketState::None | SocketState::Dialing(_) => None,
+        };
+        let behind = outgoing.as_ref().is_some_and(crate::socket::Outgoing::is_behind);
+        let mut taken = Vec::new();
+        tokio::select! {
+            event = self.socket.next() => event,
+            count = calls.recv_many(&mut taken, BATCH), if !behind => {
+                debug_assert!(count > 0, "the driver holds a sender itself");
+                Event::Calls(taken)
+            }
+            () = async {
+                if let Some(outgoing) = &outgoing { outgoing.eased().await }
+            }, if behind => Event::Tick,
+            command = commands.recv() => Event::Command(command),
+            () = timer, if due.is_some() => Event::Tick,
+        }
+    }
+
+    fn take_event(&mut self, event: Event) {
+        let now = Instant::now();
+        match event {
+            Event::Dialed(Ok(connection)) => {
+                let grants = |feature: &str| connection.granted.iter().any(|granted| granted == feature);
+                let features = Features { stream: grants("stream"), repeated_headers: grants("repeated-headers") };
+                self.socket = SocketState::Open(connection);
+                self.session.handle(Input::Dialed { features }, now);
+            }
+            Event::Dialed(Err(error)) => {
+                self.socket = SocketState::None;
+                self.session.handle(Input::DialFailed(DialFailure(error.to_string())), now);
+            }
+            Event::Received(received) => {
+                for received in received {
+                    match received {
+                        Received::Message(message, _memory) => self.session.handle(Input::Received(message), now),
+                        Received::Closed(closed) => {
+                            self.socket = SocketState::None;
+                            self.session.handle(Input::Disconnected(disconnect(closed)), now);
+                        }
+                    }
+                    self.perform_effects();
+                }
+            }
+            Event::Calls(calls) => {
+                for call in calls {
+                    self.take_call(call, now);
+                }
+            }
+            Event::Command(Some(command)) => self.take_command(command, now),
+            // Every handle is gone; the runner goes on until it is refused.
+            Event::Command(None) | Event::Tick => {}
+        }
+    }
+
+    fn take_call(&mut self, call: Call, now: Instant) {
+        let input = match call {
+            Call::Running(key) => {
+                if let Some(hosted) = self.actors.get_mut(&key) {
+                    hosted.running = true;
+                    for waiter in hosted.waiting.drain(..) {
+                        // Whoever waited may have given up.
+                        let _ = waiter.send(true);
+                    }
+                }
+                Input::Running(key)
+            }
+            Call::Ended(key, outcome) => {
+                self.actors.remove(&key);
+                if let Some(journal) = &mut self.journal {
+                    journal.ended(key.clone(), now);
+                }
+                Input::Ended(key, outcome)
+            }
+            Call::Sleep(key) => Input::Sleep(key),
+            Call::Destroy(key) => Input::Destroy(key),
+            Call::Stop(key, outcome) => Input::Stop(key, outcome),
+            Call::Kill(key) => Input::Kill(key),
+            Call::SetAlarm(key, at) => Input::SetAlarm(key, at),
+            Call::Kv { actor, request, reply } => {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                self.storage.insert(ticket, reply);
+                Input::Kv { actor, ticket, request }
+            }
+            Call::Stream { actor, stream, reply } => {
+                match &reply {
+                    StreamReply::Response { more: false, .. }
+                    | StreamReply::Chunk { finish: true, .. }
+                    | StreamReply::Abort
+                    | StreamReply::Close { .. } => self.streams.finish(stream),
+                    StreamReply::Response { more: true, .. }
+                    | StreamReply::Chunk { finish: false, .. }
+                    | StreamReply::Open { .. }
+                    | StreamReply::Message { .. }
+                    | StreamReply::MessageAck { .. } => {}
+                }
+                Input::Reply { actor, stream, reply }
+            }
+        };
+        self.session.handle(input, now);
+    }
+
+    fn take_command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Actor { id, generation, reply } => {
+                let first = ActorKey { id: id.clone(), generation: generation.unwrap_or(0) };
+                let last = ActorKey { id, generation: generation.unwrap_or(u32::MAX) };
+                let found = self.actors.range(first..=last).next_back().map(|(_, hosted)| self.info(hosted));
+                // Whoever asked may have given up.
+                let _ = reply.send(found);
+            }
+            Command::Actors { reply } => {
+                let _ = reply.send(self.actors.values().map(|hosted| self.info(hosted)).collect());
+            }
+            Command::WaitStarted { key, reply } => match self.actors.get_mut(&key) {
+                Some(hosted) if !hosted.running => hosted.waiting.push(reply),
+                hosted => {
+                    let _ = reply.send(hosted.is_some());
+                }
+            },
+            Command::Drain { within } => {
+                info!(within_ms = within.as_millis(), actors = self.actors.len(), "draining");
+                self.status.send_modify(|status| status.draining = true);
+                self.session.handle(Input::Drain { within }, now);
+            }
+            Command::StopNow => {
+                info!(actors = self.actors.len(), "stopping at once");
+                for hosted in self.actors.values() {
+                    hosted.handle.kill();
+                }
+                self.stop_by = Some(now + STOP_NOW);
+            }
+        }
+    }
+
+    fn info(&self, hosted: &Hosted) -> ActorInfo {
+        let context = ActorContext::new(hosted.start.clone(), self.calls.clone());
+        ActorInfo { start: hosted.start.clone(), running: hosted.running, context }
+    }
+
+    fn publish_status(&self) {
+        let (link, actors) = (self.session.link_status(), self.session.live_actors());
+        self.status.send_if_modified(|status| {
+            let changed = status.link != link || status.actors != actors;
+            (status.link, status.actors) = (link, actors);
+            changed
+        });
+    }
+
+    /// Ends what is left and answers everyone who still waits.
+    async fn finish(mut self, exit: Exit, calls: &mut mpsc::Receiver<Call>) -> Exit {
+        for hosted in self.actors.values() {
+            hosted.handle.kill();
+        }
+        let ended = async {
+            while !self.actors.is_empty() {
+                match calls.recv().await {
+                    Some(Call::Ended(key, _)) => drop(self.actors.remove(&key)),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(STOP_NOW, ended).await.is_ok();
+        if let Some(journal) = &mut self.journal
+            && exit == Exit::Drained
+        {
+            journal.clear();
+        }
+        for (_, reply) in self.storage.drain() {
+            let _ = reply.send(Err(KvError::Unavailable));
+        }
+        if !in_time {
+            tracing::warn!(actors = self.actors.len(), "actors left behind");
+        }
+        exit
+    }
+}
+
+impl SocketState {
+    /// The next thing from the socket, if there is one.
+    async fn next(&mut self) -> Event {
+        match self {
+            SocketState::None => std::future::pending().await,
+            SocketState::Dialing(task) => {
+                let dialed = task.await.unwrap_or_else(|_| Err(DialError::Settings("dialing was cancelled")));
+                Event::Dialed(dialed)
+            }
+            SocketState::Open(connection) => {
+                let mut received = Vec::new();
+                if connection.incoming.recv_many(&mut received, BATCH).await == 0 {
+                    received.push(Received::Closed(Closed::Broken("the socket's reader ended".to_owned())));
+                }
+                Event::Received(received)
+            }
+        }
+    }
+
+    pub(super) fn dial(target: &Target) -> Self {
+        let target = target.clone();
+        SocketState::Dialing(tokio::spawn(async move { dial(&target, DIAL_TIMEOUT).await }))
+    }
+}
+
+fn disconnect(closed: Closed) -> Disconnect {
+    match closed {
+        Closed::ByGateway { code, reason } => Disconnect::Closed { code, reason },
+        Closed::Broken(text) => Disconnect::Broken(text),
+    }
+}
+
+/// Calls of actors that may wait for the driver; beyond this the actors wait.
+const CALLS: usize = 4096;
+/// Commands of the owner that may wait.
+const COMMANDS: usize = 64;
+/// Inputs taken in one turn.
+const BATCH: usize = 256;
+/// How long opening a socket may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// What ending processes may take at the very end.
+const STOP_NOW: Duration = Duration::from_secs(2);

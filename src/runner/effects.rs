@@ -1,0 +1,177 @@
+//! Doing what the session decided.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use greenroom_protocol::StreamId;
+use tracing::{debug, error, info, warn};
+
+use crate::actor::{ActorKey, Outcome};
+use crate::host::{Body, Frame, Request, Responder, StartActor, WebSocket, WebSocketRequest, supervise};
+use crate::runner::driver::{Driver, Hosted, SocketState};
+use crate::runner::streams::Feed;
+use crate::session::{Effect, Exit, Input, StartCommand};
+use crate::stream::StreamReply;
+
+impl Driver {
+    /// Performs effects until there are none.
+    pub(super) fn perform_effects(&mut self) {
+        while let Some(effect) = self.session.poll_effect(Instant::now()) {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Dial => self.socket = SocketState::dial(&self.target),
+            Effect::Hangup { code, reason } => {
+                if let SocketState::Open(connection) = &self.socket {
+                    connection.outgoing.close(code, reason);
+                }
+            }
+            Effect::Send(message) => {
+                if let SocketState::Open(connection) = &self.socket {
+                    connection.outgoing.send(&message);
+                }
+            }
+            Effect::Start(command) => self.start(command),
+            Effect::Stop { key, reason } => {
+                info!(actor_id = %key.id, generation = key.generation, reason = reason.as_str(), "stopping actor");
+                if let Some(hosted) = self.actors.get(&key) {
+                    hosted.handle.stop(reason);
+                }
+            }
+            Effect::Kill { key } => {
+                warn!(actor_id = %key.id, generation = key.generation, "killing actor");
+                if let Some(hosted) = self.actors.get(&key) {
+                    hosted.handle.kill();
+                }
+            }
+            Effect::Request { actor, stream, method, path, headers, body, more } => {
+                let (body, feed) = request_body(body, more);
+                let request = Request { stream, method, path, headers, body };
+                let responder = Responder::new(actor.clone(), stream, self.calls.clone());
+                let hosted = self.actors.get(&actor);
+                if let Some(task) = hosted.and_then(|hosted| hosted.handle.request(request, responder)) {
+                    self.streams.add(stream, task, feed);
+                }
+            }
+            Effect::RequestChunk { stream, body, finish } => {
+                if self.streams.body(stream, body, finish).is_err() {
+                    self.streams.cancel(stream);
+                }
+            }
+            Effect::WebSocket { actor, stream, path, headers } => {
+                let request = WebSocketRequest { stream, path, headers };
+                let (feed, socket) = WebSocket::new(actor.clone(), stream, self.calls.clone());
+                let hosted = self.actors.get(&actor);
+                if let Some(task) = hosted.and_then(|hosted| hosted.handle.websocket(request, socket)) {
+                    self.streams.add(stream, task, Feed::Frames(feed));
+                }
+            }
+            Effect::WebSocketMessage { stream, data, binary, index } => {
+                if self.streams.frame(stream, Frame::Message { data, binary, index }).is_err() {
+                    self.close_slow_socket(stream);
+                }
+            }
+            Effect::WebSocketClosed { stream, code, reason } => {
+                // Nothing follows, so a backlog is no matter.
+                let _ = self.streams.frame(stream, Frame::Closed { code, reason });
+            }
+            Effect::Cancel { stream } => self.streams.cancel(stream),
+            Effect::KvDone { ticket, result } => {
+                if let Some(reply) = self.storage.remove(&ticket) {
+                    // The actor may have stopped waiting.
+                    let _ = reply.send(result);
+                }
+            }
+            Effect::Connected { runner_id, lost_after } => {
+                info!(%runner_id, lost_after_ms = lost_after.as_millis(), "connected to the gateway");
+                self.status.send_modify(|status| {
+                    status.runner_id = Some(runner_id);
+                    status.reason = None;
+                });
+            }
+            Effect::Disconnected { reason, retry_in } => self.tell_disconnected(reason, retry_in),
+            Effect::Lost => {
+                error!(
+                    actors = self.actors.len(),
+                    "the gateway has been away for longer than it keeps actors; stopping them all"
+                );
+            }
+            Effect::Exit(exit) => {
+                match &exit {
+                    Exit::Drained => info!("drained"),
+                    Exit::DrainTimeout { actors } => warn!(actors, "stopped before the gateway knew of every end"),
+                    Exit::Refused(reason) => error!(%reason, "refused by the gateway"),
+                }
+                self.exit = Some(exit);
+            }
+        }
+    }
+
+    fn start(&mut self, command: StartCommand) {
+        let StartCommand { key, name, actor_key, create_ts, input, reason, hibernating: _ } = command;
+        info!(actor_id = %key.id, generation = key.generation, %name, reason = reason.as_str(), "starting actor");
+        let Some(host) = self.hosts.get(&name) else {
+            let known: Vec<&str> = self.hosts.keys().map(|name| &**name).collect();
+            let why = format!("this runner has no actor named `{name}`, only: {} (--actors)", known.join(", "));
+            warn!(actor_id = %key.id, %name, "start refused: no such actor here");
+            return self.ended_at_once(key, why);
+        };
+        if let Some(journal) = &mut self.journal {
+            journal.started(&key);
+        }
+        let start = StartActor { key: key.clone(), name, actor_key, create_ts, input, reason };
+        let shared = Arc::new(start.clone());
+        let handle = supervise(host.clone(), start, self.calls.clone());
+        self.actors.insert(key, Hosted { handle, start: shared, running: false, waiting: Vec::new() });
+    }
+
+    fn ended_at_once(&mut self, key: ActorKey, why: String) {
+        self.session.handle(Input::Ended(key, Outcome::Failed(why)), Instant::now());
+    }
+
+    fn close_slow_socket(&mut self, stream: StreamId) {
+        debug!(%stream, "closing a socket whose actor does not keep up");
+        self.streams.cancel(stream);
+        if let Some(actor) = self.session.actor_of(stream) {
+            let reply = StreamReply::Close {
+                code: Some(1013),
+                reason: Some(ByteString::from_static("the actor does not keep up")),
+            };
+            self.session.handle(Input::Reply { actor, stream, reply }, Instant::now());
+        }
+    }
+
+    /// The first loss of a link is worth a look, more of the same is not.
+    fn tell_disconnected(&mut self, reason: String, retry_in: std::time::Duration) {
+        self.socket = SocketState::None;
+        let retry_ms = retry_in.as_millis();
+        let known = self.status.borrow().reason.as_ref() == Some(&reason);
+        if known {
+            debug!(%reason, retry_ms, "still not connected to the gateway");
+        } else {
+            warn!(%reason, retry_ms, "not connected to the gateway");
+        }
+        self.status.send_modify(|status| status.reason = Some(reason));
+    }
+}
+
+fn request_body(body: Option<Bytes>, more: bool) -> (Body, Feed) {
+    let first = body.unwrap_or_default();
+    if !more {
+        return (Body::Whole(first), Feed::Nothing);
+    }
+    let (sender, body) = Body::pieces(BODY_PIECES);
+    if !first.is_empty() {
+        // The channel is new, so there is room.
+        let _ = sender.try_send(Ok(first));
+    }
+    (body, Feed::Body(sender))
+}
+
+/// Pieces of a request's body that may wait for the actor; beyond this the request is cancelled.
+const BODY_PIECES: usize = 1024;

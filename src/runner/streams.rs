@@ -1,0 +1,92 @@
+//! The runner's end of open streams: the tasks that serve them and the ways to feed them.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use greenroom_protocol::StreamId;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::host::{BodyError, BodySender, Frame, StreamTask, WebSocketFeed};
+
+/// Open streams by id. Only the driver holds it.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    open: HashMap<StreamId, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    task: StreamTask,
+    feed: Feed,
+}
+
+/// What an open stream takes from its client.
+#[derive(Debug)]
+pub(super) enum Feed {
+    /// Nothing more.
+    Nothing,
+    /// The rest of the request's body.
+    Body(BodySender),
+    /// Frames.
+    Frames(WebSocketFeed),
+}
+
+/// The actor does not keep up with its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Behind;
+
+impl Streams {
+    pub(super) fn add(&mut self, id: StreamId, task: StreamTask, feed: Feed) {
+        self.open.insert(id, Open { task, feed });
+    }
+
+    /// The stream has its last answer.
+    pub(super) fn finish(&mut self, id: StreamId) {
+        self.open.remove(&id);
+    }
+
+    /// Nobody waits for the stream any more.
+    pub(super) fn cancel(&mut self, id: StreamId) {
+        if let Some(open) = self.open.remove(&id) {
+            if let Feed::Body(body) = &open.feed {
+                // A full body is cut by the end of its channel as well.
+                let _ = body.try_send(Err(BodyError));
+            }
+            open.task.cancel();
+        }
+    }
+
+    /// Hands on a piece of a request's body.
+    pub(super) fn body(&mut self, id: StreamId, piece: Bytes, finish: bool) -> Result<(), Behind> {
+        let Some(open) = self.open.get_mut(&id) else { return Ok(()) };
+        if let Feed::Body(body) = &open.feed
+            && !piece.is_empty()
+        {
+            match body.try_send(Ok(piece)) {
+                // An actor that does not read its request's body is free to do so.
+                Ok(()) | Err(TrySendError::Closed(_)) => {}
+                Err(TrySendError::Full(_)) => return Err(Behind),
+            }
+        }
+        if finish {
+            open.feed = Feed::Nothing;
+        }
+        Ok(())
+    }
+
+    /// Hands on a frame; after [`Frame::Closed`] the stream is done on this side.
+    pub(super) fn frame(&mut self, id: StreamId, frame: Frame) -> Result<(), Behind> {
+        let Some(open) = self.open.get(&id) else { return Ok(()) };
+        let Feed::Frames(frames) = &open.feed else { return Ok(()) };
+        let last = matches!(frame, Frame::Closed { .. });
+        let sent = frames.try_send(frame);
+        if last {
+            self.open.remove(&id);
+            return Ok(());
+        }
+        match sent {
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(Behind),
+        }
+    }
+}
