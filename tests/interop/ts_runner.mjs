@@ -3,7 +3,7 @@
 
 import { Runner } from "@rivetkit/engine-runner";
 import pino from "pino";
-import { answer, hook } from "./actors/behaviour.mjs";
+import { answer, hook, stopping } from "./actors/behaviour.mjs";
 
 const env = process.env;
 const actors = new Map();
@@ -34,7 +34,7 @@ const runner = new Runner({
 		await runner.restoreHibernatingRequests(id, []);
 	},
 	onActorStop: async (id, generation) => {
-		say("stop", { actor: id, generation });
+		await stopping(actors.get(id) ?? {}, { actor: id, generation });
 		actors.delete(id);
 	},
 	fetch: async (_runner, id, _gateway, _request, request) => {
@@ -83,11 +83,11 @@ function describe(id, generation, config) {
 	};
 }
 
-let stopping = false;
+let leaving = false;
 async function stop(signal) {
 	say("signal", { signal });
-	if (stopping) process.exit(1);
-	stopping = true;
+	if (leaving) process.exit(1);
+	leaving = true;
 	await runner.shutdown(false);
 	process.exit(0);
 }

@@ -4,6 +4,7 @@
 // `actor` is { id, name, key, generation, input, kv, sleep(), destroy() }; all keys and values of `kv` are Buffers.
 
 import { appendFileSync } from "node:fs";
+import { setTimeout as setTimer } from "node:timers";
 import { setTimeout as delay } from "node:timers/promises";
 
 const COUNT = Buffer.from("count");
@@ -42,16 +43,28 @@ export async function answer(request, actor) {
 			return text(await increment(actor.kv));
 		}
 		case "/sleep":
-			actor.sleep();
+			actor.stopTakes = Number(url.searchParams.get("stop_takes") ?? 0);
+			later(url, () => actor.sleep());
 			return text("going to sleep");
 		case "/destroy":
-			actor.destroy();
+			later(url, () => actor.destroy());
 			return text("going away");
 		case "/crash":
-			process.exit(3);
+			later(url, () => process.exit(3));
+			return text("going down");
 		default:
 			return { ...text("no such route"), status: 404 };
 	}
+}
+
+/// A little after the answer, or when asked to: a request that is still open when its actor stops is sent again.
+const later = (url, act) => setTimer(act, Number(url.searchParams.get("after") ?? 50));
+
+/// What both hosts do on a stop: the hook, as slow as the last `/sleep` asked for.
+export async function stopping(actor, identity) {
+	hook("stopping", identity);
+	if (actor.stopTakes) await delay(actor.stopTakes);
+	hook("stop", identity);
 }
 
 /// The count is read and written under one chain per actor process: concurrent requests must not lose an increment.
