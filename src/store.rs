@@ -4,7 +4,13 @@
 //! queue, applies whatever has queued up as one transaction, makes it durable, and only then answers each. Work is
 //! applied in the order it was submitted, so a read submitted after a write sees it.
 
+#[cfg(feature = "gateway")]
+mod committer;
+mod kv;
+mod memory;
 mod record;
+#[cfg(feature = "gateway")]
+mod sqlite;
 
 use std::sync::Arc;
 
@@ -14,6 +20,12 @@ use greenroom_protocol::{KvRequest, KvResponse};
 pub use record::{
     ActorError, ActorName, ActorRecord, CrashPolicy, NamespaceRecord, Phase, RunnerConfigRecord, RunnerRecord,
 };
+
+#[cfg(feature = "gateway")]
+pub use committer::{Activity, Committer, StoreHandle};
+pub use memory::{CommitFault, MemoryStore};
+#[cfg(feature = "gateway")]
+pub use sqlite::SqliteStore;
 
 /// Durable storage. Everything between [`Store::begin`] and [`Store::commit`] happens or does not happen as a whole,
 /// and is on disk when `commit` returns.
@@ -51,6 +63,19 @@ pub trait Store: Send + 'static {
     /// # Errors
     /// [`StoreError`].
     fn read(&mut self, query: &Query) -> Result<Found, StoreError>;
+
+    /// Whether [`Store::tidy`] has something to do.
+    fn untidy(&self) -> bool {
+        false
+    }
+
+    /// Removes a bounded part of what nobody can read any more, inside the transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the transaction must be rolled back then.
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A change of what is remembered. Records replace their predecessor with the same identity.
@@ -58,7 +83,7 @@ pub trait Store: Send + 'static {
 pub enum Change {
     /// A namespace.
     Namespace(NamespaceRecord),
-    /// An actor, by id.
+    /// An actor, by id. Once it is destroyed its key-value storage is gone.
     Actor(Box<ActorRecord>),
     /// Everything in the key-value storage of an actor is removed.
     DropKv(Arc<str>),
