@@ -18,6 +18,8 @@ pub mod host;
 pub mod runner;
 #[cfg(feature = "daemon")]
 pub mod socket;
+#[cfg(feature = "daemon")]
+pub mod telemetry;
 
 pub mod gateway;
 pub mod store;
