@@ -183,16 +183,15 @@ impl DevSettings {
     }
 }
 
-/// Checks the settings of every command that the values were collected for.
+/// Reads the settings of `run` and of `gateway` at once, from values that were collected for both.
 ///
 /// # Errors
 /// Everything that is wrong with any of them.
-pub fn check(values: &Values) -> Result<(), Mistakes> {
+pub fn check(values: &Values) -> Result<(RunSettings, GatewaySettings), Mistakes> {
     let mut reader = Reader::new(values);
     let token = runner_token(&mut reader);
-    RunSettings::read(&mut reader, token);
-    GatewaySettings::read(&mut reader);
-    reader.mistakes.unless_any(())
+    let settings = (RunSettings::read(&mut reader, token), GatewaySettings::read(&mut reader));
+    reader.mistakes.unless_any(settings)
 }
 
 impl LogSettings {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::{Fallback, Id, Kind, NOT_BUILT, Origin, SETTINGS, Setting, Values};
+use crate::config::{Fallback, Id, Kind, NOT_BUILT, RunSettings, SETTINGS, Setting, Values};
 
 /// The README's table of settings.
 #[must_use]
@@ -30,22 +30,18 @@ pub fn markdown() -> String {
 
 /// Every setting with the value that holds and where it comes from, a line each. Secrets are not shown.
 #[must_use]
-pub fn effective(values: &Values) -> String {
+pub fn effective(values: &Values, run: &RunSettings) -> String {
     let mut rows = Vec::new();
     for setting in values.settings().filter(|setting| setting.built) {
         let name = setting.flag.or(setting.variable).unwrap_or_default();
         let given = values.given(setting.id);
         for value in given {
-            let text = if setting.is_secret() { "(set, not shown)".to_owned() } else { value.text.clone() };
-            let source = match value.origin {
-                Origin::Flag => setting.name(),
-                Origin::Variable => setting.variable.unwrap_or_default().to_owned(),
-                Origin::Default => "default".to_owned(),
-            };
-            rows.push((name, text, source));
+            let text = if setting.is_secret() { HIDDEN.to_owned() } else { value.text.clone() };
+            rows.push((name, text, value.place(setting)));
         }
         if given.is_empty() {
-            rows.push((name, default_text(setting, values), "default".to_owned()));
+            let (text, source) = unsaid(setting, values, run);
+            rows.push((name, text, source.to_owned()));
         }
     }
     let name_width = rows.iter().map(|(name, _, _)| name.len()).max().unwrap_or_default();
@@ -58,6 +54,20 @@ pub fn effective(values: &Values) -> String {
     lines
 }
 
+/// What holds where nothing was said, and who says so.
+fn unsaid(setting: &Setting, values: &Values, run: &RunSettings) -> (String, &'static str) {
+    let by_service_manager = |variable| if values.environment().get(variable).is_some() { variable } else { "default" };
+    match setting.id {
+        Id::DataDir => (run.data_dir.display().to_string(), by_service_manager("STATE_DIRECTORY")),
+        Id::RuntimeDir => (run.runtime_dir.display().to_string(), by_service_manager("RUNTIME_DIRECTORY")),
+        Id::Token if run.token.is_some() && values.given(Id::TokenFile).is_empty() => {
+            (HIDDEN.to_owned(), "$CREDENTIALS_DIRECTORY/token")
+        }
+        Id::Token => ("–".to_owned(), "default"),
+        _ => (setting.default.text().replace('`', ""), "default"),
+    }
+}
+
 /// A flag as it is written, with the word that stands for its value.
 pub(crate) fn usage(flag: &str, kind: Kind) -> String {
     match kind.placeholder() {
@@ -66,19 +76,8 @@ pub(crate) fn usage(flag: &str, kind: Kind) -> String {
     }
 }
 
-fn default_text(setting: &Setting, values: &Values) -> String {
-    let environment = values.environment();
-    let found = match setting.id {
-        Id::DataDir => environment.directory("STATE_DIRECTORY"),
-        Id::RuntimeDir => environment.directory("RUNTIME_DIRECTORY"),
-        _ => None,
-    };
-    match (found, setting.default) {
-        (Some(directory), _) => directory.display().to_string(),
-        (None, default) => default.text().replace('`', ""),
-    }
-}
-
 fn commands_text(setting: &Setting) -> String {
     setting.commands.iter().map(|command| command.as_str()).collect::<Vec<_>>().join(", ")
 }
+
+const HIDDEN: &str = "(set, not shown)";

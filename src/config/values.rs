@@ -2,21 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::config::suggest::hint;
 use crate::config::{Command, Id, Mistake, SETTINGS, Setting};
 
-/// Where a value comes from; a flag wins over a variable, a variable over the default.
+/// Where a value was said; a flag wins over a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The command line.
     Flag,
     /// The environment variable of the setting.
     Variable,
-    /// Nothing was said.
-    Default,
 }
 
 /// One thing that was said.
@@ -142,18 +139,8 @@ impl Value {
     pub fn place(&self, setting: &Setting) -> String {
         match (&self.origin, setting.variable) {
             (Origin::Variable, Some(variable)) => variable.to_owned(),
-            (Origin::Flag | Origin::Variable | Origin::Default, _) => setting.name(),
+            (Origin::Flag | Origin::Variable, _) => setting.name(),
         }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Origin::Flag => "flag",
-            Origin::Variable => "variable",
-            Origin::Default => "default",
-        })
     }
 }
 

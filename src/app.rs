@@ -1,0 +1,144 @@
+//! The command: from arguments to an exit code.
+//!
+//! Settings come first, and nothing is opened, bound or written before all of them are right. Then a runtime, signals,
+//! and one of the daemons.
+
+mod actors;
+mod cli;
+mod exit;
+mod signals;
+mod version;
+
+#[cfg(feature = "gateway")]
+mod dev;
+#[cfg(feature = "gateway")]
+mod gateway;
+mod run;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+pub use exit::Exit;
+
+use crate::config::{self, LogSettings, Mistakes, NOT_BUILT, RunSettings};
+use crate::telemetry;
+use cli::Invocation;
+use signals::Signals;
+
+/// Does what the command line of this process says.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_with(std::env::args_os(), config::Environment::of_process()).into()
+}
+
+fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: config::Environment) -> Exit {
+    match cli::parse(arguments, environment) {
+        Invocation::Dev(values) => dev_command(&values),
+        Invocation::Run(values) => start(RunSettings::new(&values), |settings| &settings.log, run::run),
+        Invocation::Gateway(values) => gateway_command(&values),
+        Invocation::ConfigCheck(values) => match config::check(&values) {
+            Ok((run, _)) => {
+                say(format_args!("all settings are right; actors: {}", run.actors.len()));
+                Exit::Clean
+            }
+            Err(mistakes) => misconfigured(&mistakes),
+        },
+        Invocation::ConfigShow(values) => match config::check(&values) {
+            Ok((run, _)) => {
+                say(format_args!("{}{}", config::effective(&values, &run), actors::list(&run.actors)));
+                Exit::Clean
+            }
+            Err(mistakes) => misconfigured(&mistakes),
+        },
+        Invocation::Version { json } => {
+            say(if json { version::json() } else { version::text() });
+            Exit::Clean
+        }
+        Invocation::NotBuilt(command) => {
+            complain(format_args!("`greenroom {command}` is {NOT_BUILT}"));
+            Exit::Usage
+        }
+        Invocation::Told(exit) => exit,
+    }
+}
+
+#[cfg(feature = "gateway")]
+fn dev_command(values: &config::Values) -> Exit {
+    start(config::DevSettings::new(values), |settings| &settings.run.log, dev::run)
+}
+
+#[cfg(feature = "gateway")]
+fn gateway_command(values: &config::Values) -> Exit {
+    start(config::GatewaySettings::new(values), |settings| &settings.log, gateway::run)
+}
+
+#[cfg(not(feature = "gateway"))]
+fn dev_command(_: &config::Values) -> Exit {
+    complain("this build has no gateway, and `greenroom dev` needs one");
+    Exit::Usage
+}
+
+#[cfg(not(feature = "gateway"))]
+fn gateway_command(_: &config::Values) -> Exit {
+    complain("this build has no gateway");
+    Exit::Usage
+}
+
+/// Runs a daemon with settings that are right, and its signals.
+fn start<S, F>(
+    settings: Result<S, Mistakes>,
+    log: impl FnOnce(&S) -> &LogSettings,
+    daemon: impl FnOnce(S, Signals) -> F,
+) -> Exit
+where
+    F: Future<Output = Exit>,
+{
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(mistakes) => return misconfigured(&mistakes),
+    };
+    if let Err(error) = telemetry::init(log(&settings)) {
+        complain(error);
+        return Exit::Internal;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format_args!("no threads could be started: {error}"));
+            return Exit::Internal;
+        }
+    };
+    runtime.block_on(async {
+        match Signals::listen() {
+            Ok(signals) => daemon(settings, signals).await,
+            Err(error) => {
+                complain(format_args!("signals cannot be received: {error}"));
+                Exit::Internal
+            }
+        }
+    })
+}
+
+fn misconfigured(mistakes: &Mistakes) -> Exit {
+    let count = mistakes.len();
+    let plural = if count == 1 { "" } else { "s" };
+    let lines: String = mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect();
+    complain(format_args!("{count} mistake{plural} in the configuration{lines}"));
+    Exit::Misconfigured
+}
+
+/// Tells the user on stdout; a reader that has gone away is no error.
+fn say(text: impl Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Tells the user on stderr.
+fn complain(text: impl Display) {
+    let _ = writeln!(io::stderr(), "greenroom: {text}");
+}
+
+/// Threads for async work. Two keep an idle daemon small, and the work itself is in the actors' own processes.
+const WORKERS: usize = 2;
