@@ -132,6 +132,13 @@ fn config_show_names_sources_and_hides_secrets() {
     assert!(stdout(&output).contains("[\"sh\", \"-c\", \"sleep 1\"]"));
 }
 
+#[test]
+fn the_readme_has_the_table_of_settings() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let table = greenroom::config::markdown();
+    assert!(readme.contains(&table), "put this between the settings markers of README.md:\n\n{table}");
+}
+
 #[track_caller]
 fn check(arguments: &[&str], expected: i32, says: &str) {
     let output = greenroom(arguments, &[]);
