@@ -11,7 +11,13 @@ mod stream;
 #[cfg(feature = "gateway")]
 mod handle;
 #[cfg(feature = "gateway")]
+pub mod ingress;
+#[cfg(feature = "gateway")]
 pub mod listener;
+#[cfg(feature = "gateway")]
+pub mod public_api;
+#[cfg(feature = "gateway")]
+mod refusal;
 #[cfg(feature = "gateway")]
 mod stream_events;
 

@@ -5,7 +5,7 @@
 //! or by a few large ones.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
@@ -32,13 +32,14 @@ pub struct StreamEvents {
 struct Backlog {
     bytes: AtomicUsize,
     max: usize,
+    overflowed: AtomicBool,
 }
 
 /// A channel that holds at most `max` bytes, and one event whatever its size.
 #[must_use]
 pub fn stream_events(max: usize) -> (StreamEventSender, StreamEvents) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let backlog = Arc::new(Backlog { bytes: AtomicUsize::new(0), max });
+    let backlog = Arc::new(Backlog { bytes: AtomicUsize::new(0), max, overflowed: AtomicBool::new(false) });
     (StreamEventSender { events: sender, backlog: Arc::clone(&backlog) }, StreamEvents { events: receiver, backlog })
 }
 
@@ -53,6 +54,7 @@ impl StreamEventSender {
         let before = self.backlog.bytes.fetch_add(weight, Ordering::Relaxed);
         if before > 0 && before.saturating_add(weight) > self.backlog.max {
             self.backlog.bytes.fetch_sub(weight, Ordering::Relaxed);
+            self.backlog.overflowed.store(true, Ordering::Relaxed);
             return Err(TrySendError::Full(event));
         }
         self.events.send(event).map_err(|closed| TrySendError::Closed(closed.0))
@@ -78,6 +80,12 @@ impl StreamEvents {
             self.backlog.bytes.fetch_sub(weight(event), Ordering::Relaxed);
         }
         event
+    }
+
+    /// Whether the client has lagged behind too far, and has lost its stream for that.
+    #[must_use]
+    pub fn overflowed(&self) -> bool {
+        self.backlog.overflowed.load(Ordering::Relaxed)
     }
 
     /// Whether nothing waits right now.
@@ -117,7 +125,9 @@ mod tests {
         let (sender, mut events) = stream_events(2_000);
         assert_eq!(sender.try_send(message(800)), Ok(()));
         assert_eq!(sender.try_send(message(800)), Ok(()));
+        assert!(!events.overflowed());
         assert_eq!(sender.try_send(message(800)), Err(TrySendError::Full(message(800))));
+        assert!(events.overflowed());
         assert_eq!(events.recv().await, Some(message(800)));
         assert_eq!(sender.try_send(message(800)), Ok(()));
     }

@@ -1,0 +1,132 @@
+//! Clients' way to actors: HTTP requests and WebSockets, and everything else to the public API.
+//!
+//! A request names its actor ([`target`]), its body is read whole ([`request_body`]), it is tried until the actor
+//! answers ([`attempts`]), and the answer is passed on as it comes ([`response`]). A socket is accepted at once and
+//! then connected with its actor ([`websocket`]). Whatever goes wrong, the client is told why, in the engine's form.
+
+mod attempts;
+mod cors;
+mod headers;
+mod patience;
+mod request_body;
+mod response;
+mod target;
+mod websocket;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue, ORIGIN};
+use hyper::{Method, Request, Response};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use patience::Patience;
+
+use self::request_body::{BodyMemory, RequestBody, Unread};
+use self::target::{ActorTarget, Target};
+use super::listener::{ResponseBody, Routes};
+use super::public_api::PublicApi;
+use super::refusal::{RIVET_RAY, Refusal};
+use super::{GatewayHandle, Id};
+
+/// Serves every request that is not a runner's.
+#[derive(Debug)]
+pub struct Ingress {
+    gateway: GatewayHandle,
+    api: PublicApi,
+    patience: Patience,
+    body_memory: BodyMemory,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Ingress {
+    /// The most memory that request bodies may take together, in bytes.
+    pub const BODY_MEMORY: usize = 256 * 1024 * 1024;
+
+    /// An ingress to the actors of a gateway.
+    #[must_use]
+    pub fn new(gateway: GatewayHandle, api: PublicApi, patience: Patience) -> Arc<Self> {
+        Arc::new(Ingress {
+            gateway,
+            api,
+            patience,
+            body_memory: BodyMemory::new(Self::BODY_MEMORY),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        })
+    }
+
+    /// What the listener hands its requests to.
+    #[must_use]
+    pub fn routes(self: &Arc<Self>) -> Routes {
+        let ingress = Arc::clone(self);
+        Arc::new(move |request| Box::pin(Arc::clone(&ingress).serve(request)))
+    }
+
+    /// Serves one request.
+    pub async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
+        let ray = Id::from_random(rand::random());
+        let mut response = self.route(request, ray).await;
+        let name = HeaderValue::from_str(ray.as_str()).expect("an id is letters and digits");
+        response.headers_mut().insert(RIVET_RAY, name);
+        response
+    }
+
+    /// Closes all clients' sockets and returns when they are closed.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn route(self: &Arc<Self>, request: Request<Incoming>, ray: Id) -> Response<ResponseBody> {
+        let socket = websocket::is_upgrade(&request);
+        let target = Target::of(&request, socket);
+        if socket {
+            return self.serve_socket(request, target, ray);
+        }
+        let preflight = *request.method() == Method::OPTIONS;
+        match target {
+            Target::Api => self.api.serve(request).await.map(response::whole),
+            Target::Actor(_) | Target::Unclear(_) if preflight => {
+                cors::preflight(request.headers()).map(response::whole)
+            }
+            Target::Unclear(refusal) => {
+                let origin = request.headers().get(ORIGIN).cloned();
+                refuse(refusal, origin)
+            }
+            Target::Actor(target) => self.serve_actor(request, target, ray).await,
+        }
+    }
+
+    async fn serve_actor(&self, request: Request<Incoming>, target: ActorTarget, ray: Id) -> Response<ResponseBody> {
+        let (parts, body) = request.into_parts();
+        let origin = parts.headers.get(ORIGIN).cloned();
+        let body = match RequestBody::read(body, &self.body_memory, self.patience.body_pause).await {
+            Ok(body) => body,
+            Err(Unread { refusal, rest }) => {
+                self.tasks.spawn(Unread::drain(rest));
+                let mut response = refuse(refusal, origin);
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                return response;
+            }
+        };
+        let answer = self.ask(&parts, &target, &body.bytes, ray).await;
+        match answer.and_then(|head| response::response(head, &parts.method)) {
+            Ok(mut response) => {
+                cors::allow(response.headers_mut(), origin);
+                response
+            }
+            Err(refusal) => refuse(refusal, origin),
+        }
+    }
+}
+
+fn refuse(refusal: Refusal, origin: Option<HeaderValue>) -> Response<ResponseBody> {
+    let mut response: Response<Bytes> = refusal.into_guard_response();
+    cors::allow(response.headers_mut(), origin);
+    response.map(response::whole)
+}

@@ -1,0 +1,209 @@
+//! Tries a request until the actor answers it.
+//!
+//! An actor may be asleep, on its way to another runner, or just being stopped; then the next attempt finds it ready.
+//! The engine repeats every request alike. Here a request that may change something is repeated only when it is known
+//! not to have run.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
+use serde_json::json;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::patience::Patience;
+use super::response::Head;
+use super::target::ActorTarget;
+use super::{Ingress, headers};
+use crate::gateway::refusal::{RIVET_ERROR, Refusal};
+use crate::gateway::{GatewayError, Id, OpenStream, StreamHead, TunnelEvent, stream_events};
+
+/// What came of one attempt.
+enum Attempt {
+    /// The actor answered.
+    Answered(Head),
+    /// The runner or the actor answered that another attempt may help; its words are the client's when none follows.
+    Deferred { head: Head, code: String, ran: Ran },
+    /// No answer.
+    Failed { error: GatewayError, ran: Ran },
+}
+
+/// Whether the actor may have acted on a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ran {
+    No,
+    Maybe,
+}
+
+/// Why an attempt was not the last one.
+struct Last {
+    code: String,
+    status: StatusCode,
+}
+
+impl Ingress {
+    /// The actor's answer.
+    ///
+    /// # Errors
+    /// What to tell the client when there is none.
+    pub(super) async fn ask(
+        &self,
+        parts: &Parts,
+        target: &ActorTarget,
+        body: &Bytes,
+        ray: Id,
+    ) -> Result<Head, Refusal> {
+        let repeatable = is_repeatable(parts);
+        let mut attempt = 1;
+        loop {
+            let again = |ran| ran == Ran::No || repeatable;
+            let last = match self.attempt(parts, target, body, ray).await {
+                Attempt::Answered(head) => return Ok(head),
+                Attempt::Deferred { head, ran, .. } if !again(ran) => return Ok(head),
+                Attempt::Deferred { head, code, .. } => {
+                    Last { code, status: StatusCode::from_u16(head.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE) }
+                }
+                Attempt::Failed { error, ran } if !is_passing(&error) || !again(ran) => {
+                    return Err(refusal(error, target.actor));
+                }
+                Attempt::Failed { error, .. } => {
+                    let refusal = Refusal::from(error);
+                    Last { status: refusal.guard_status(), code: format!("{}.{}", refusal.group, refusal.code) }
+                }
+            };
+            if attempt >= self.patience.request_attempts {
+                return Err(exhausted(attempt, &last));
+            }
+            debug!(%ray, attempt, reason = last.code, "trying a request again");
+            tokio::time::sleep(Patience::wait_after(&self.patience, attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    async fn attempt(&self, parts: &Parts, target: &ActorTarget, body: &Bytes, ray: Id) -> Attempt {
+        let (sender, mut events) = stream_events(BACKLOG);
+        let head = StreamHead::Request {
+            method: method(&parts.method),
+            path: target.path.clone(),
+            headers: headers::to_actor(&parts.headers, ray),
+            body: (!body.is_empty()).then(|| body.clone()),
+            more: false,
+        };
+        let open = OpenStream { actor_id: target.actor.as_str().into(), head, events: sender };
+        let link = match self.gateway.open_stream(open).await {
+            Ok(link) => link,
+            Err(error) => return Attempt::Failed { error, ran: Ran::No },
+        };
+        let answer = async {
+            loop {
+                match events.recv().await {
+                    Some(TunnelEvent::Response { status, headers, body, more }) => {
+                        return Ok((status, headers, body.unwrap_or_default(), more));
+                    }
+                    Some(TunnelEvent::Failed(error)) => return Err(error),
+                    None => return Err(GatewayError::TunnelClosed),
+                    // Nothing else can begin a response; the engine drops it too.
+                    Some(
+                        TunnelEvent::Chunk { .. }
+                        | TunnelEvent::Open { .. }
+                        | TunnelEvent::Message { .. }
+                        | TunnelEvent::Close { .. },
+                    ) => {}
+                }
+            }
+        };
+        let answer = timeout(self.patience.response_start, answer).await;
+        match answer.unwrap_or(Err(GatewayError::ResponseStartTimeout)) {
+            Ok((status, headers, body, more)) => {
+                let head = Head { status, headers, body, rest: more.then_some((events, link)) };
+                match deferral(&head) {
+                    Some((code, ran)) => Attempt::Deferred { head, code, ran },
+                    None => Attempt::Answered(head),
+                }
+            }
+            // The runner says itself that there will be no answer; by its contract the request has not run.
+            Err(error @ GatewayError::RequestAborted) => Attempt::Failed { error, ran: Ran::No },
+            Err(error) => Attempt::Failed { error, ran: Ran::Maybe },
+        }
+    }
+}
+
+/// Whether repeating the request does what sending it once does: by its method, or by its sender's word.
+fn is_repeatable(parts: &Parts) -> bool {
+    parts.method.is_idempotent() || parts.headers.contains_key("idempotency-key")
+}
+
+/// Whether the cause may be gone at the next attempt.
+fn is_passing(error: &GatewayError) -> bool {
+    match error {
+        GatewayError::ActorStopped | GatewayError::RequestAborted | GatewayError::TunnelClosed => true,
+        // The driver has waited long enough for these, or they will not change.
+        GatewayError::ActorReadyTimeout { .. }
+        | GatewayError::ResponseStartTimeout
+        | GatewayError::Unavailable(_)
+        | GatewayError::ActorNotFound
+        | GatewayError::ActorDestroyed
+        | GatewayError::DuplicateKey { .. }
+        | GatewayError::NamespaceNotFound
+        | GatewayError::NamespaceNameNotUnique
+        | GatewayError::NoRunnerConfig { .. }
+        | GatewayError::WholeBodyNeeded
+        | GatewayError::Internal(_) => false,
+    }
+}
+
+/// Whether an answer asks for another attempt: 503 or 504 with one of these in `x-rivet-error`.
+fn deferral(head: &Head) -> Option<(String, Ran)> {
+    if head.status != 503 && head.status != 504 {
+        return None;
+    }
+    let (_, error) = head.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(RIVET_ERROR.as_str()))?;
+    let ran = match error.strip_prefix("guard.")? {
+        "service_unavailable" | "actor_ready_timeout" | "tunnel_request_aborted" => Ran::No,
+        "actor_stopped_while_waiting"
+        | "tunnel_message_timeout"
+        | "tunnel_response_closed"
+        | "gateway_response_start_timeout" => Ran::Maybe,
+        _ => return None,
+    };
+    Some((error.to_string(), ran))
+}
+
+/// What a client is told of a failure on the way to an actor.
+pub(super) fn refusal(error: GatewayError, actor: Id) -> Refusal {
+    let named = matches!(error, GatewayError::ActorReadyTimeout { .. } | GatewayError::ActorStopped);
+    let refusal = match error {
+        GatewayError::ActorDestroyed => Refusal::actor_not_found(),
+        error => Refusal::from(error),
+    };
+    match named {
+        true => refusal.with(json!({ "actor_id": actor.as_str() })),
+        false => refusal,
+    }
+}
+
+fn exhausted(attempts: u32, last: &Last) -> Refusal {
+    let message = format!("All {attempts} attempts failed. Last error: {}.", last.code);
+    Refusal::new("guard", "retry_attempts_exceeded", message).with(json!({
+        "attempts": attempts,
+        "last_error_code": last.code,
+        "last_status": last.status.as_u16(),
+        "last_target_kind": "actor",
+    }))
+}
+
+fn method(method: &Method) -> ByteString {
+    match *method {
+        Method::GET => ByteString::from_static("GET"),
+        Method::POST => ByteString::from_static("POST"),
+        Method::PUT => ByteString::from_static("PUT"),
+        Method::DELETE => ByteString::from_static("DELETE"),
+        Method::HEAD => ByteString::from_static("HEAD"),
+        Method::PATCH => ByteString::from_static("PATCH"),
+        _ => ByteString::from(method.as_str()),
+    }
+}
+
+/// How far a client may lag behind its actor, in bytes: more than the largest answer that comes whole.
+const BACKLOG: usize = 32 * 1024 * 1024;

@@ -1,0 +1,198 @@
+//! Clients' sockets.
+//!
+//! A socket is accepted before its actor is asked: a browser shows its page nothing of a refused upgrade, but it does
+//! show code and reason of a close frame. What the client sends meanwhile is kept ([`early`]) while the socket is opened
+//! at the actor ([`open`]); then frames go both ways ([`relay`]) until either side closes.
+
+mod early;
+mod open;
+mod relay;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use greenroom_protocol::close::clip;
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tracing::debug;
+
+use super::target::{ActorTarget, Target, subprotocols};
+use super::{Ingress, headers, response};
+use crate::gateway::listener::ResponseBody;
+use crate::gateway::refusal::Refusal;
+use crate::gateway::{Id, StreamHead};
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// How a client's socket ends.
+#[derive(Debug)]
+enum Ending {
+    /// The client closed it or is gone; there is nobody left to tell.
+    ByClient,
+    /// It is closed from our side with this code and reason.
+    ByGateway(u16, String),
+    /// The client sent a frame that cannot be read to its end.
+    Unreadable(u16, String),
+}
+
+impl Ending {
+    /// The gateway gives up, for this reason.
+    fn refused(refusal: &Refusal, ray: Id) -> Self {
+        Ending::ByGateway(GATEWAY_FAILURE, refusal.close_reason(ray))
+    }
+
+    /// As [`Ending::refused`], where a refusal has only a name.
+    fn named(code: u16, name: &str, ray: Id) -> Self {
+        Ending::ByGateway(code, format!("{name}#{ray}"))
+    }
+}
+
+/// Whether the client wants a socket.
+pub(super) fn is_upgrade<B>(request: &Request<B>) -> bool {
+    request.headers().get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+impl Ingress {
+    /// Accepts the upgrade and serves the socket from a task of its own.
+    pub(super) fn serve_socket(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        target: Target,
+        ray: Id,
+    ) -> Response<ResponseBody> {
+        let mut response = match create_response_with_body(&request, Bytes::new) {
+            Ok(response) => response,
+            Err(error) => return malformed(&error.to_string()),
+        };
+        if let Some(protocol) = answered_protocol(request.headers()) {
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+        }
+        let upgrade = hyper::upgrade::on(&mut request);
+        let headers = headers::to_actor(request.headers(), ray);
+        let ingress = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let upgraded = match upgrade.await {
+                Ok(upgraded) => TokioIo::new(upgraded),
+                Err(error) => return debug!(%ray, %error, "client left during the upgrade"),
+            };
+            let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config())).await;
+            let ending = match target {
+                Target::Actor(ActorTarget { actor, path }) => {
+                    let head = StreamHead::WebSocket { path, headers };
+                    let serving = ingress.connect(&mut socket, actor, head, ray);
+                    tokio::select! {
+                        ending = Box::pin(serving) => ending,
+                        () = ingress.stopping.cancelled() => Ending::named(GATEWAY_FAILURE, "ws.going_away", ray),
+                    }
+                }
+                Target::Unclear(refusal) => Ending::refused(&refusal, ray),
+                Target::Api => Ending::named(GATEWAY_FAILURE, "guard.websocket_not_supported", ray),
+            };
+            debug!(%ray, ?ending, "client socket ends");
+            if timeout(ingress.patience.close, finish(socket, ending)).await.is_err() {
+                debug!(%ray, "client did not answer the close frame");
+            }
+        });
+        response.map(response::whole)
+    }
+}
+
+/// Says goodbye and waits for the client to do so, too: a connection that is closed at once may lose the close frame.
+async fn finish(mut socket: Socket, ending: Ending) {
+    let (code, reason, readable) = match ending {
+        Ending::ByClient => {
+            // Reading on sends the answer to the client's close frame.
+            while let Some(Ok(_)) = socket.next().await {}
+            return;
+        }
+        Ending::ByGateway(code, reason) => (code, reason, true),
+        Ending::Unreadable(code, reason) => (code, reason, false),
+    };
+    let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from(clip(&reason)) };
+    if socket.send(Message::Close(Some(frame))).await.is_err() {
+        return;
+    }
+    if readable {
+        while let Some(Ok(_)) = socket.next().await {}
+    } else {
+        discard(socket.get_mut()).await;
+    }
+}
+
+/// Reads what a client still sends, without making sense of it.
+async fn discard(io: &mut (impl AsyncRead + Unpin)) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(1..) = io.read(&mut buffer).await {}
+}
+
+/// The answer to an upgrade that is none.
+fn malformed(why: &str) -> Response<ResponseBody> {
+    let mut response = Refusal::bad_request(why).into_guard_response();
+    if why.contains("Sec-WebSocket-Version") {
+        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    response.map(response::whole)
+}
+
+/// The subprotocol to answer with: `rivet` for a client that knows it; else the first offered, which is the actor's
+/// language; none for a client that offers none. The engine answers `rivet` to all of them, and strict clients give up.
+fn answered_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut first = None;
+    for protocol in subprotocols(headers) {
+        if protocol == "rivet" {
+            return Some(HeaderValue::from_static("rivet"));
+        }
+        if first.is_none() && !protocol.starts_with("rivet_") {
+            first = Some(protocol);
+        }
+    }
+    first.and_then(|protocol| HeaderValue::from_str(protocol).ok())
+}
+
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
+        .max_message_size(Some(CLIENT_FRAME_MAX))
+        .max_frame_size(Some(CLIENT_FRAME_MAX))
+}
+
+/// What the engine takes from a client in one message, in bytes.
+const CLIENT_FRAME_MAX: usize = 32 * 1024 * 1024;
+
+/// Small, since there are many sockets and most are quiet; larger messages grow it.
+const BUFFER: usize = 8 * 1024;
+
+/// The close code for whatever is not the actor's or the client's doing, as in the engine.
+const GATEWAY_FAILURE: u16 = 1011;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_gets_a_subprotocol_it_offered() {
+        let answer = |offered: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offered));
+            answered_protocol(&headers)
+        };
+        assert_eq!(answer("rivet_token.x, rivet"), Some(HeaderValue::from_static("rivet")));
+        assert_eq!(answer("chat, superchat"), Some(HeaderValue::from_static("chat")));
+        assert_eq!(answer("rivet_target.actor, chat"), Some(HeaderValue::from_static("chat")));
+        assert_eq!(answer(""), None);
+        assert_eq!(answered_protocol(&HeaderMap::new()), None);
+    }
+}
