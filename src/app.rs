@@ -10,6 +10,8 @@ mod signals;
 mod version;
 
 #[cfg(feature = "gateway")]
+mod demo;
+#[cfg(feature = "gateway")]
 mod dev;
 #[cfg(feature = "gateway")]
 mod gateway;
@@ -21,6 +23,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 pub use exit::Exit;
+pub use run::builder as runner_builder;
 
 use crate::config::{self, LogSettings, Mistakes, NOT_BUILT, RunSettings};
 use crate::telemetry;

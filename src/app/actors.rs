@@ -1,13 +1,24 @@
 //! From the actors file to hosts.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use crate::config::{ActorDefinition, Listen};
-use crate::host::child_process;
+use crate::config::{ActorDefinition, Listen, RunSettings};
+use crate::host::{ActorHost, child_process};
+
+/// The hosts of the defined actors, by name.
+pub(super) fn hosts(settings: &RunSettings) -> Vec<(String, Arc<dyn ActorHost>)> {
+    let host = |actor: &ActorDefinition| {
+        let _settings = child_process(actor);
+        // The host of child processes is completed here.
+        tracing::error!(name = actor.name, "child processes are not wired yet");
+        None
+    };
+    settings.actors.iter().filter_map(|actor| Some((actor.name.clone(), host(actor)?))).collect()
+}
 
 /// How to run a defined actor as a child process.
-#[must_use]
-pub(super) fn child_process(actor: &ActorDefinition) -> child_process::Settings {
+fn child_process(actor: &ActorDefinition) -> child_process::Settings {
     let mut settings = child_process::Settings::new(actor.command.clone(), actor.cwd.clone());
     settings.env.clone_from(&actor.env);
     settings.env_file.clone_from(&actor.env_file);

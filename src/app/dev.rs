@@ -7,7 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tracing::error;
 
 use crate::app::signals::Signals;
-use crate::app::{Exit, run};
+use crate::app::{Exit, actors, demo, run};
 use crate::config::{DevSettings, Endpoint};
 
 /// An actor that `dev` made at its start, for the user to talk to.
@@ -22,6 +22,7 @@ pub(super) struct Started {
 /// Runs until it is told to stop.
 pub(super) async fn run(settings: DevSettings, _signals: Signals) -> Exit {
     run::warn_of(&settings.run);
+    let _hosts = if settings.run.actors.is_empty() { demo::hosts() } else { actors::hosts(&settings.run) };
     let _ = welcome(settings.gateway.listen, &settings.run.namespace, &settings.run.runner_name, &[]);
     error!("dev is not wired yet");
     Exit::Internal

@@ -1,19 +1,73 @@
 //! `greenroom run`: the runner daemon.
 
-use tracing::{error, warn};
+use std::sync::Arc;
 
-use crate::app::Exit;
-use crate::app::actors;
+use tracing::{error, info, warn};
+
 use crate::app::signals::Signals;
-use crate::config::RunSettings;
+use crate::app::{Exit, actors};
+use crate::config::{RunSettings, runner_key};
+use crate::host::ActorHost;
+use crate::runner::{self, Runner, RunnerHandle};
 use crate::telemetry::fields;
 
 /// Runs until it is told to stop or the gateway refuses it for good.
-pub(super) async fn run(settings: RunSettings, _signals: Signals) -> Exit {
+pub(super) async fn run(settings: RunSettings, mut signals: Signals) -> Exit {
     warn_of(&settings);
-    let _hosts: Vec<_> = settings.actors.iter().map(actors::child_process).collect();
-    error!("the runner is not wired yet");
-    Exit::Internal
+    if settings.actors.is_empty() {
+        warn!("no actors are defined; give an actors file with --actors, or --actor NAME=COMMAND");
+    }
+    let hosts = actors::hosts(&settings);
+    match start(&settings, hosts) {
+        Ok(runner) => until_stopped(&runner, &settings, &mut signals).await,
+        Err(exit) => exit,
+    }
+}
+
+/// Starts a runner with these settings and hosts.
+pub(super) fn start(
+    settings: &RunSettings,
+    hosts: impl IntoIterator<Item = (String, Arc<dyn ActorHost>)>,
+) -> Result<RunnerHandle, Exit> {
+    let key = match &settings.runner_key {
+        Some(key) => Ok(key.clone()),
+        None => runner_key::load_or_create(&settings.data_dir),
+    };
+    let key = key.map_err(|error| {
+        error!(%error, "the runner has no identity");
+        Exit::Misconfigured
+    })?;
+    let builder = builder(settings).key(key).data_dir(&settings.data_dir);
+    let builder = hosts.into_iter().fold(builder, |builder, (name, host)| builder.shared_actor(name, host));
+    builder.start().map_err(|error| {
+        error!(%error, "the runner did not start");
+        Exit::Misconfigured
+    })
+}
+
+/// A runner with these settings, without actors, a key or a data directory yet.
+pub fn builder(settings: &RunSettings) -> runner::Builder {
+    Runner::builder(settings.endpoint.clone())
+        .namespace(&settings.namespace)
+        .name(&settings.runner_name)
+        .version(settings.runner_version)
+        .slots(settings.slots)
+        .protocol_version(settings.protocol_version)
+        .token(settings.token.clone())
+}
+
+/// Waits for the end of the runner: by itself, or drained at the first request to stop, or at once at the second.
+pub(super) async fn until_stopped(runner: &RunnerHandle, settings: &RunSettings, signals: &mut Signals) -> Exit {
+    let report = || report(runner);
+    tokio::select! {
+        exit = runner.wait() => return ended(exit),
+        () = signals.stop(report) => runner.drain(settings.drain_timeout).await,
+    }
+    tokio::select! {
+        exit = runner.wait() => return ended(exit),
+        () = signals.stop(report) => runner.stop_now().await,
+    }
+    ended(runner.wait().await)
 }
 
 /// What is allowed and probably not meant.
@@ -21,5 +75,34 @@ pub(super) fn warn_of(settings: &RunSettings) {
     let endpoint = &settings.endpoint;
     if settings.token.is_some() && !endpoint.tls && !endpoint.is_loopback() {
         warn!({ fields::ENDPOINT } = %endpoint, "the token is sent in the clear; use https or wss");
+    }
+}
+
+fn report(runner: &RunnerHandle) {
+    let status = runner.status();
+    info!(
+        link = ?status.link,
+        { fields::RUNNER_ID } = status.runner_id.as_deref(),
+        { fields::REASON } = status.reason,
+        actors = status.actors,
+        draining = status.draining,
+        "status"
+    );
+}
+
+fn ended(exit: runner::Exit) -> Exit {
+    match exit {
+        runner::Exit::Drained => {
+            info!("stopped");
+            Exit::Clean
+        }
+        runner::Exit::DrainTimeout { actors } => {
+            warn!({ fields::COUNT } = actors, "stopped before every actor had ended");
+            Exit::Clean
+        }
+        runner::Exit::Refused(reason) => {
+            error!(reason, "the gateway refuses this runner");
+            Exit::Refused
+        }
     }
 }
