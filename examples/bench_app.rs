@@ -153,19 +153,20 @@ impl Actor for Bench {
     }
 
     async fn websocket(&self, request: WebSocketRequest, mut socket: WebSocket) {
-        // Each call fails only when the runner has stopped, and then there is no client to tell.
-        match request.path.split('?').next() {
-            Some("/ws") => {
-                let _ = echo(&mut socket).await;
-            }
-            Some("/hws") => drop(socket.close(1013, "hibernation is not built yet in this version").await),
-            _ => drop(socket.close(1008, "there is /ws").await),
+        // Accepted in any case: a gateway would ask again and again for a socket that is closed before. Each call
+        // fails only when the runner has stopped, and then there is no client to tell.
+        if socket.accept().await.is_err() {
+            return;
         }
+        let _ = match request.path.split('?').next() {
+            Some("/ws") => echo(&mut socket).await,
+            Some("/hws") => socket.close(1013, "hibernation is not built yet in this version").await,
+            _ => socket.close(1008, "there is /ws").await,
+        };
     }
 }
 
 async fn echo(socket: &mut WebSocket) -> Result<(), greenroom::host::Gone> {
-    socket.accept().await?;
     while let Some(Frame::Message { data, binary, .. }) = socket.receive().await {
         match ByteString::try_from(data.clone()) {
             Ok(text) if !binary => socket.send_text(text).await?,

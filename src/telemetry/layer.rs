@@ -137,10 +137,11 @@ mod tests {
 
     #[test]
     fn a_field_never_takes_the_name_of_a_part_of_the_record() {
-        let line = json(|| info!(level = "mine", ts = 1, nan = f64::NAN, r#type = "t", "message"));
+        let line = json(|| info!(level = "mine", ts = 1, nan = f64::NAN, ms = 5_u128, r#type = "t", "message"));
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["field_level"], "mine");
         assert_eq!(line["nan"], "NaN");
+        assert_eq!(line["ms"], 5);
         assert_eq!(line["type"], "t");
     }
 

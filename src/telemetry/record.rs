@@ -75,6 +75,14 @@ impl Visit for Fields {
         self.set(field, Value::Unsigned(value));
     }
 
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.set(field, i64::try_from(value).map_or_else(|_| Value::Text(value.to_string()), Value::Signed));
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.set(field, u64::try_from(value).map_or_else(|_| Value::Text(value.to_string()), Value::Unsigned));
+    }
+
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.set(field, Value::Float(value));
     }
