@@ -12,7 +12,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use greenroom_protocol::limits::{
-    KV_ACTOR_MAX, KV_KEY_MAX, KV_KEY_OVERHEAD, KV_KEYS_MAX, KV_LIST_DEFAULT, KV_PUT_MAX, KV_VALUE_MAX, MESSAGE_MAX,
+    ITEMS_MAX, KV_ACTOR_MAX, KV_KEY_MAX, KV_KEY_OVERHEAD, KV_KEYS_MAX, KV_LIST_DEFAULT, KV_PUT_MAX, KV_VALUE_MAX,
+    MESSAGE_MAX,
 };
 use greenroom_protocol::{KvEntryMetadata, KvListQuery, KvRequest, KvResponse};
 
@@ -166,7 +167,7 @@ fn list<E: Entries>(entries: &mut E, range: &KeyRange, reverse: bool, limit: u64
     if too_large {
         let fit = found.keys.len();
         return Ok(refused(format!(
-            "the list is larger than a message may be ({MESSAGE_MAX} bytes): ask for less with `limit` \
+            "the list is larger than a message may be ({MESSAGE_MAX} bytes, {ITEMS_MAX} entries): ask for less with `limit` \
              (the first {fit} entries fit) and continue with a range after the last key"
         )));
     }
@@ -334,7 +335,7 @@ impl List {
     /// Takes an entry, unless the message would become too large.
     fn push(&mut self, entry: Entry) -> Push {
         let bytes = self.bytes + entry.key.len() + entry.value.len() + WRITTEN_BY.len() + ENTRY_OVERHEAD;
-        if bytes > MESSAGE_MAX {
+        if bytes > MESSAGE_MAX || self.keys.len() >= ITEMS_MAX {
             return Push::TooLarge;
         }
         self.bytes = bytes;
@@ -383,5 +384,14 @@ mod tests {
         assert_eq!(after_prefix(&Bytes::from_static(b"a\xff\xff")), Bound::Excluded(Bytes::from_static(b"b")));
         assert_eq!(after_prefix(&Bytes::from_static(b"\xff\xff")), Bound::Unbounded);
         assert_eq!(after_prefix(&Bytes::new()), Bound::Unbounded);
+    }
+    #[test]
+    fn a_list_has_no_more_entries_than_a_message_may_have() {
+        let mut list = List::new();
+        let empty = Entry { key: Bytes::new(), value: Bytes::new(), update_ts: 0 };
+        for _ in 0..ITEMS_MAX {
+            assert_eq!(list.push(empty.clone()), Push::Taken);
+        }
+        assert_eq!(list.push(empty), Push::TooLarge);
     }
 }

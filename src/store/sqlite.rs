@@ -250,3 +250,12 @@ fn open(path: &Path) -> Result<Connection, Refusal> {
 }
 
 const FILE: &str = "gateway.db";
+
+/// How SQLite would perform a query, one step per line.
+#[cfg(test)]
+fn plan(connection: &Connection, query: &str) -> String {
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
+    let nothing = vec![rusqlite::types::Null; statement.parameter_count()];
+    let steps = statement.query_map(rusqlite::params_from_iter(nothing), |row| row.get::<_, String>("detail")).unwrap();
+    steps.map(Result::unwrap).collect::<Vec<_>>().join("\n")
+}

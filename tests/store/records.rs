@@ -1,7 +1,7 @@
 //! Records to store, with everything filled in.
 
 use bytes::Bytes;
-use greenroom::store::{ActorRecord, CrashPolicy, Phase};
+use greenroom::store::{ActorRecord, CrashPolicy, Phase, RunnerRecord};
 
 /// An actor of name `counter` in namespace `ns`.
 pub fn actor(id: &str) -> ActorRecord {
@@ -30,5 +30,23 @@ pub fn actor(id: &str) -> ActorRecord {
         sleep_ts: None,
         reschedule_ts: None,
         destroy_ts: None,
+    }
+}
+
+/// A runner of pool `default` in namespace `ns`.
+pub fn runner(id: &str) -> RunnerRecord {
+    RunnerRecord {
+        id: id.into(),
+        namespace_id: "ns".into(),
+        pool: "default".into(),
+        key: "key".into(),
+        version: 2,
+        total_slots: 3,
+        metadata: "{}".into(),
+        create_ts: 1_000,
+        last_connected_ts: 1_001,
+        last_ping_ts: 1_002,
+        drain_ts: None,
+        stop_ts: None,
     }
 }

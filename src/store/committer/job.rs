@@ -65,7 +65,9 @@ impl Work {
 }
 
 /// Hears the outcome of a job exactly once: when the job is dropped undone, that the store is closed.
-pub(super) struct Done<T>(Option<Box<dyn FnOnce(Result<T, StoreError>) + Send>>);
+pub(super) struct Done<T>(Option<Box<Callback<T>>>);
+
+type Callback<T> = dyn FnOnce(Result<T, StoreError>) + Send;
 
 impl<T> Done<T> {
     pub(super) fn new(done: impl FnOnce(Result<T, StoreError>) + Send + 'static) -> Self {

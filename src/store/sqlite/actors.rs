@@ -71,7 +71,7 @@ pub(super) fn put(connection: &Connection, actor: &ActorRecord) -> Result<()> {
 }
 
 pub(super) fn by_id(connection: &Connection, id: &str) -> Result<Option<Box<ActorRecord>>> {
-    one(connection, "WHERE id = ?1", [id])
+    one(connection, BY_ID, [id])
 }
 
 pub(super) fn by_key(
@@ -80,7 +80,7 @@ pub(super) fn by_key(
     name: &str,
     key: &str,
 ) -> Result<Option<Box<ActorRecord>>> {
-    one(connection, "WHERE namespace_id = ?1 AND name = ?2 AND key = ?3 AND phase < 8", [namespace_id, name, key])
+    one(connection, BY_KEY, [namespace_id, name, key])
 }
 
 pub(super) fn list(
@@ -91,33 +91,20 @@ pub(super) fn list(
     include_destroyed: bool,
     page: Page,
 ) -> Result<Vec<ActorRecord>> {
-    let with_key = if key.is_some() { "AND key = ?3" } else { "AND ?3 IS NULL" };
-    let living = if include_destroyed { "" } else { "AND phase < 8" };
-    many(
-        connection,
-        &format!(
-            "WHERE namespace_id = ?1 AND name = ?2 {with_key} {living} AND create_ts < ?4 {NEWEST_FIRST} LIMIT ?5"
-        ),
-        params![namespace_id, name, key, page.before(), page.limit()],
-    )
+    let params = params![namespace_id, name, key, page.before(), page.limit()];
+    many(connection, &list_of(key.is_some(), include_destroyed), params)
 }
 
 pub(super) fn awake(connection: &Connection) -> Result<Vec<ActorRecord>> {
-    many(connection, &format!("WHERE phase < 7 {NEWEST_FIRST}"), [])
+    many(connection, AWAKE, [])
 }
 
 pub(super) fn due(connection: &Connection, now_ms: i64) -> Result<Vec<ActorRecord>> {
-    many(
-        connection,
-        "WHERE phase = 7 AND alarm_at IS NOT NULL AND alarm_at <= ?1 ORDER BY alarm_at, num LIMIT 1000",
-        [now_ms],
-    )
+    many(connection, DUE, [now_ms])
 }
 
 pub(super) fn next_alarm(connection: &Connection) -> Result<Option<i64>> {
-    connection
-        .prepare_cached("SELECT min(alarm_at) FROM actor WHERE phase = 7 AND alarm_at IS NOT NULL")?
-        .query_row([], |row| row.get(0))
+    connection.prepare_cached(NEXT_ALARM)?.query_row([], |row| row.get(0))
 }
 
 fn one(connection: &Connection, tail: &str, params: impl Params) -> Result<Option<Box<ActorRecord>>> {
@@ -239,8 +226,25 @@ fn unknown(column: &str) -> Error {
 
 const SELECT: &str = "SELECT *, (SELECT input FROM actor_input WHERE actor_input.num = actor.num) AS input FROM actor";
 
-/// Of those created in the same millisecond, the one stored later is the newer.
-const NEWEST_FIRST: &str = "ORDER BY create_ts DESC, num DESC";
+const BY_ID: &str = "WHERE id = ?1";
+
+const BY_KEY: &str = "WHERE namespace_id = ?1 AND name = ?2 AND key = ?3 AND phase < 8";
+
+// Of actors created in the same millisecond, the one stored later is the newer.
+const AWAKE: &str = "WHERE phase < 7 ORDER BY create_ts DESC, num DESC";
+
+const DUE: &str = "WHERE phase = 7 AND alarm_at IS NOT NULL AND alarm_at <= ?1 ORDER BY alarm_at, num LIMIT 1000";
+
+const NEXT_ALARM: &str = "SELECT min(alarm_at) FROM actor WHERE phase = 7 AND alarm_at IS NOT NULL";
+
+fn list_of(with_key: bool, include_destroyed: bool) -> String {
+    let with_key = if with_key { "AND key = ?3" } else { "AND ?3 IS NULL" };
+    let living = if include_destroyed { "" } else { "AND phase < 8" };
+    format!(
+        "WHERE namespace_id = ?1 AND name = ?2 {with_key} {living} AND create_ts < ?4 \
+         ORDER BY create_ts DESC, num DESC LIMIT ?5"
+    )
+}
 
 const PUT: &str = "
     INSERT INTO actor (
@@ -264,3 +268,26 @@ const PUT: &str = "
         reschedule_ts = excluded.reschedule_ts, destroy_ts = excluded.destroy_ts
     RETURNING num
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::super::{open, plan};
+    use super::*;
+
+    #[test]
+    fn no_query_looks_at_actors_it_does_not_want_nor_sorts_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = open(&dir.path().join("gateway.db")).unwrap();
+        let lists = [(false, false), (false, true), (true, false), (true, true)].map(|(key, all)| list_of(key, all));
+        let tails = [BY_ID, BY_KEY, AWAKE, DUE].into_iter().chain(lists.iter().map(String::as_str));
+        let queries = tails.map(|tail| format!("{SELECT} {tail}")).chain([NEXT_ALARM.to_owned()]);
+        for query in queries {
+            let plan = plan(&connection, &query);
+            assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
+            assert!(!plan.lines().any(|step| step == "SCAN actor"), "{query}\n{plan}");
+        }
+        assert!(plan(&connection, &format!("{SELECT} {AWAKE}")).contains("actor_awake"));
+        assert!(plan(&connection, &format!("{SELECT} {DUE}")).contains("actor_alarm"));
+        assert!(plan(&connection, NEXT_ALARM).contains("actor_alarm"));
+    }
+}

@@ -70,15 +70,14 @@ pub(super) fn runners_of(
     include_stopped: bool,
     page: Page,
 ) -> Result<Vec<RunnerRecord>> {
-    let of_pool = if pool.is_some() { "AND pool = ?2" } else { "AND ?2 IS NULL" };
+    let tail = runners_in(pool.is_some(), include_stopped);
+    select_runners(connection, &tail, params![namespace_id, pool, page.before(), page.limit()])
+}
+
+fn runners_in(of_pool: bool, include_stopped: bool) -> String {
+    let of_pool = if of_pool { "AND pool = ?2" } else { "AND ?2 IS NULL" };
     let present = if include_stopped { "" } else { "AND stop_ts IS NULL" };
-    select_runners(
-        connection,
-        &format!(
-            "WHERE namespace_id = ?1 {of_pool} {present} AND create_ts < ?3 ORDER BY create_ts DESC, num DESC LIMIT ?4"
-        ),
-        params![namespace_id, pool, page.before(), page.limit()],
-    )
+    format!("WHERE namespace_id = ?1 {of_pool} {present} AND create_ts < ?3 ORDER BY create_ts DESC, num DESC LIMIT ?4")
 }
 
 fn select_runners(connection: &Connection, tail: &str, params: impl Params) -> Result<Vec<RunnerRecord>> {
@@ -162,4 +161,22 @@ pub(super) fn runner_configs(connection: &Connection, namespace_id: &str) -> Res
             })
         })?
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{open, plan};
+    use super::*;
+
+    #[test]
+    fn no_query_looks_at_runners_it_does_not_want_nor_sorts_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = open(&dir.path().join("gateway.db")).unwrap();
+        for (of_pool, include_stopped) in [(false, false), (false, true), (true, false), (true, true)] {
+            let query = format!("SELECT * FROM runner {}", runners_in(of_pool, include_stopped));
+            let plan = plan(&connection, &query);
+            assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
+            assert!(plan.starts_with("SEARCH runner USING INDEX"), "{query}\n{plan}");
+        }
+    }
 }

@@ -1,7 +1,10 @@
 //! The stores: what they mean, that they mean the same, and that nothing acknowledged is lost.
 #![cfg(feature = "gateway")]
 
-#[path = "store/committer.rs"]
 mod committer;
-#[path = "store/records.rs"]
+mod directory;
+mod killed;
+mod kv;
+mod model;
+mod places;
 mod records;
