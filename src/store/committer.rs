@@ -55,6 +55,8 @@ pub struct Activity {
     pub jobs: u64,
     /// Jobs that the store failed.
     pub failures: u64,
+    /// Units of the budget that waiting work takes.
+    pub waiting: usize,
 }
 
 #[derive(Debug)]
@@ -182,6 +184,7 @@ impl StoreHandle {
             commits: read(&self.shared.commits),
             jobs: read(&self.shared.jobs),
             failures: read(&self.shared.failures),
+            waiting: (BUDGET as usize).saturating_sub(self.shared.budget.available_permits()),
         }
     }
 

@@ -109,23 +109,40 @@ fn run(signal: &Signal, mut log: Log) {
 }
 
 impl Log {
+    /// Checkpoints beside the writer. Under load that never reaches the end of the log, so a log that has become too
+    /// long is begun anew, which holds writers up; only when little is left to copy, so that it is short.
     fn checkpoint(&self) -> rusqlite::Result<()> {
-        if self.run("PASSIVE")? > LOG_PAGES_MAX {
-            self.run("TRUNCATE")?;
+        let mut log = self.run("PASSIVE")?;
+        if log.pages <= LOG_PAGES_MAX {
+            return Ok(());
         }
+        for _ in 0..CATCH_UPS {
+            if log.pages - log.copied <= LEFT_MAX {
+                break;
+            }
+            log = self.run("PASSIVE")?;
+        }
+        self.run("RESTART")?;
         Ok(())
     }
 
-    /// Runs a checkpoint and answers how many pages the log has.
-    fn run(&self, mode: &str) -> rusqlite::Result<i64> {
+    fn run(&self, mode: &str) -> rusqlite::Result<Progress> {
         let mut statement = self.connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
-        statement.query_row([], |row| row.get(1))
+        statement.query_row([], |row| Ok(Progress { pages: row.get(1)?, copied: row.get(2)? }))
     }
+}
+
+/// How far a checkpoint came.
+struct Progress {
+    /// In the log.
+    pages: i64,
+    /// Of these, in the file.
+    copied: i64,
 }
 
 fn connect(path: &Path) -> Result<Connection, Refusal> {
     let connection = Connection::open(path)?;
-    // How long a truncation waits for a reader; commits wait as long.
+    // How long a new beginning of the log waits for a reader; commits wait as long.
     connection.busy_timeout(Duration::from_secs(1))?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA wal_autocheckpoint = 0;",
@@ -133,8 +150,14 @@ fn connect(path: &Path) -> Result<Connection, Refusal> {
     Ok(connection)
 }
 
-/// Between checkpoints. Often enough that a truncation finds little left to do.
+/// Between checkpoints. Often enough that little is left to copy when the log must be begun anew.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A log of more pages, 256 MiB, is cut: without a cap it grew to gigabytes under load, and opening took seconds.
+/// A log of more pages, 256 MiB, is begun anew: without a cap it grew to gigabytes under load, and opening took seconds.
 const LOG_PAGES_MAX: i64 = 65_536;
+
+/// So many pages, 8 MiB, are copied while writers wait.
+const LEFT_MAX: i64 = 2_048;
+
+/// How often a checkpoint is repeated to get there. A writer that is still faster then must wait.
+const CATCH_UPS: u32 = 4;

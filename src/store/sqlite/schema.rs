@@ -21,7 +21,7 @@ pub(super) fn prepare(connection: &Connection) -> Result<(), Refusal> {
         )));
     }
 
-    // A lock can only be met when the checkpointer truncates the log; it gives way long before this.
+    // A lock can only be met when the checkpointer begins the log anew; it gives way long before this.
     connection.busy_timeout(std::time::Duration::from_secs(30))?;
     connection.set_prepared_statement_cache_capacity(128);
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -43,6 +43,7 @@ const SETTINGS: &str = "
     PRAGMA fullfsync = ON;
     PRAGMA checkpoint_fullfsync = ON;
     PRAGMA wal_autocheckpoint = 0;
+    PRAGMA journal_size_limit = 268435456;
     PRAGMA cache_size = -65536;
     PRAGMA mmap_size = 268435456;
     PRAGMA temp_store = MEMORY;
