@@ -31,7 +31,7 @@ pub use request::{Request, Responder, ResponseWriter};
 pub use websocket::{Frame, WebSocket, WebSocketFeed, WebSocketRequest};
 
 pub use crate::kv::KvError;
-pub use crate::stream::StreamReply;
+pub use crate::stream::{StreamKey, StreamReply};
 
 use crate::actor::{ActorKey, StartReason, StopReason};
 

@@ -9,8 +9,8 @@ pub enum KvError {
     /// This life of the actor is over; another may be writing already.
     #[error("this generation of the actor has ended")]
     Stale,
-    /// The gateway is away and the request was never sent.
-    #[error("the gateway is not connected and the request was not sent in time")]
+    /// The gateway is away or does not answer, and nothing was changed.
+    #[error("the gateway did not answer in time; nothing was changed")]
     Unavailable,
     /// The request was sent and no answer came: a write may or may not have happened.
     #[error("no answer came from the gateway in time; the write may or may not have happened")]

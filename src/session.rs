@@ -83,20 +83,23 @@ impl Session {
 
     /// Takes in what happened.
     pub fn handle(&mut self, input: Input, now: Instant) {
+        if self.link.is_over() && !matches!(input, Input::Kv { .. }) {
+            return;
+        }
         match input {
             Input::Dialed { features } => self.dialed(features, now),
             Input::DialFailed(failure) => self.dial_failed(failure, now),
             Input::Received(message) => self.received(message, now),
             Input::Disconnected(disconnect) => self.disconnected(disconnect, now),
             Input::Running(key) => self.actor_running(&key),
-            Input::Ended(key, outcome) => self.actor_ended(&key, outcome, now),
+            Input::Ended(key, outcome) => self.actor_ended(&key, outcome),
             Input::Sleep(key) => self.wish(&key, actors::Wish::Sleep),
             Input::Destroy(key) => self.wish(&key, actors::Wish::Destroy),
             Input::Stop(key, outcome) => self.stop_from_here(&key, outcome),
             Input::Kill(key) => self.kill(&key),
             Input::SetAlarm(key, at) => self.set_alarm(&key, at),
             Input::Kv { actor, ticket, request } => self.kv_request(actor, ticket, request, now),
-            Input::Reply { actor, stream, reply } => self.reply(&actor, stream, reply),
+            Input::Reply { stream, reply } => self.reply(stream, reply),
             Input::Drain { within } => self.start_drain(within, now),
         }
         self.advance_drain(now);
@@ -126,19 +129,22 @@ impl Session {
     }
 
     fn received(&mut self, message: ToClient, now: Instant) {
+        if !self.link.takes(&message) {
+            return;
+        }
         match message {
             ToClient::Init { runner_id, metadata } => self.greeted(&runner_id, metadata, now),
             ToClient::Commands(commands) => self.commands(commands, now),
             ToClient::AckEvents(checkpoints) => self.acknowledge_events(&checkpoints),
-            ToClient::Kv { request_id, response } => self.kv_response(request_id, response, now),
+            ToClient::Kv { request_id, response } => self.kv_response(request_id, response),
             ToClient::Tunnel { id, message } => self.tunnel_message(id, message),
             ToClient::Ping { ts } => self.effects.push_back(Effect::Send(ToServer::Pong { ts })),
         }
     }
 
-    fn actor_ended(&mut self, key: &ActorKey, outcome: Outcome, now: Instant) {
+    fn actor_ended(&mut self, key: &ActorKey, outcome: Outcome) {
         self.close_streams_of(key);
         self.storage_of_ended(key);
-        self.life_ended(key, outcome, now);
+        self.life_ended(key, outcome);
     }
 }

@@ -1,8 +1,20 @@
-//! What an actor says on one of its streams.
+//! Streams as actors see them, and what an actor says on one.
+
+use std::fmt;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use greenroom_protocol::Headers;
+use greenroom_protocol::{Headers, StreamId};
+
+/// One opening of a stream. A gateway tries again under the same id, also at the same life of an actor; the number
+/// keeps the answers of an abandoned try out of the next one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamKey {
+    /// The stream's id at the gateway, the same in every try.
+    pub id: StreamId,
+    /// Which opening of it; never the same twice in a session.
+    pub opening: u64,
+}
 
 /// A piece of an answer on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,4 +63,16 @@ pub enum StreamReply {
         /// WebSocket close reason.
         reason: Option<ByteString>,
     },
+}
+
+impl fmt::Debug for StreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for StreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.id, self.opening)
+    }
 }

@@ -1,11 +1,11 @@
 //! What actors and their hosts tell the runner.
 
-use greenroom_protocol::{KvRequest, KvResponse, StreamId};
+use greenroom_protocol::{KvRequest, KvResponse};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::actor::{ActorKey, Outcome};
 use crate::kv::KvError;
-use crate::stream::StreamReply;
+use crate::stream::{StreamKey, StreamReply};
 
 /// The bounded way into the runner: a sender that has to wait is how a slow gateway slows its actors.
 pub type CallSender = mpsc::Sender<Call>;
@@ -40,8 +40,8 @@ pub enum Call {
     Stream {
         /// The life the stream was opened to.
         actor: ActorKey,
-        /// Which stream.
-        stream: StreamId,
+        /// Which opening of which stream.
+        stream: StreamKey,
         /// What it says.
         reply: StreamReply,
     },

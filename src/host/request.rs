@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use greenroom_protocol::{Headers, StreamId};
 
 use crate::actor::ActorKey;
-use crate::host::{Body, Call, CallSender, Gone, StreamReply};
+use crate::host::{Body, Call, CallSender, Gone, StreamKey, StreamReply};
 
 /// A client's request, as it was sent.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Request {
 #[derive(Debug)]
 struct Stream {
     actor: ActorKey,
-    id: StreamId,
+    key: StreamKey,
     calls: CallSender,
     open: bool,
 }
@@ -66,8 +66,8 @@ struct Stream {
 impl Responder {
     /// The responder of one stream of one actor life.
     #[must_use]
-    pub fn new(actor: ActorKey, id: StreamId, calls: CallSender) -> Self {
-        Responder { stream: Stream { actor, id, calls, open: true } }
+    pub fn new(actor: ActorKey, key: StreamKey, calls: CallSender) -> Self {
+        Responder { stream: Stream { actor, key, calls, open: true } }
     }
 
     /// Answers with a whole body.
@@ -127,7 +127,7 @@ impl ResponseWriter {
 
 impl Stream {
     async fn send(&self, reply: StreamReply) -> Result<(), Gone> {
-        let call = Call::Stream { actor: self.actor.clone(), stream: self.id, reply };
+        let call = Call::Stream { actor: self.actor.clone(), stream: self.key, reply };
         self.calls.send(call).await.map_err(|_| Gone)
     }
 }
@@ -135,7 +135,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.open {
-            let call = Call::Stream { actor: self.actor.clone(), stream: self.id, reply: StreamReply::Abort };
+            let call = Call::Stream { actor: self.actor.clone(), stream: self.key, reply: StreamReply::Abort };
             send_from_drop(&self.calls, call);
         }
     }

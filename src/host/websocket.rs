@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::actor::ActorKey;
 use crate::host::request::send_from_drop;
-use crate::host::{Call, CallSender, Gone, StreamReply};
+use crate::host::{Call, CallSender, Gone, StreamKey, StreamReply};
 
 /// The upgrade request of a socket, as the client sent it.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub type WebSocketFeed = mpsc::Sender<Frame>;
 #[derive(Debug)]
 pub struct WebSocket {
     actor: ActorKey,
-    id: StreamId,
+    key: StreamKey,
     calls: CallSender,
     frames: mpsc::Receiver<Frame>,
     closed: bool,
@@ -61,9 +61,9 @@ impl WebSocket {
 
     /// The socket of one stream of one actor life, with the feed for its frames.
     #[must_use]
-    pub fn new(actor: ActorKey, id: StreamId, calls: CallSender) -> (WebSocketFeed, Self) {
+    pub fn new(actor: ActorKey, key: StreamKey, calls: CallSender) -> (WebSocketFeed, Self) {
         let (feed, frames) = mpsc::channel(Self::BACKLOG);
-        (feed, WebSocket { actor, id, calls, frames, closed: false })
+        (feed, WebSocket { actor, key, calls, frames, closed: false })
     }
 
     /// The actor life that was asked.
@@ -115,7 +115,7 @@ impl WebSocket {
     }
 
     async fn send(&self, reply: StreamReply) -> Result<(), Gone> {
-        let call = Call::Stream { actor: self.actor.clone(), stream: self.id, reply };
+        let call = Call::Stream { actor: self.actor.clone(), stream: self.key, reply };
         self.calls.send(call).await.map_err(|_| Gone)
     }
 }
@@ -128,7 +128,7 @@ impl Drop for WebSocket {
             } else {
                 StreamReply::Close { code: Some(1000), reason: None }
             };
-            send_from_drop(&self.calls, Call::Stream { actor: self.actor.clone(), stream: self.id, reply });
+            send_from_drop(&self.calls, Call::Stream { actor: self.actor.clone(), stream: self.key, reply });
         }
     }
 }

@@ -220,7 +220,7 @@ impl Driver {
                 self.storage.insert(ticket, reply);
                 Input::Kv { actor, ticket, request }
             }
-            Call::Stream { actor, stream, reply } => {
+            Call::Stream { stream, reply, .. } => {
                 match &reply {
                     StreamReply::Response { more: false, .. }
                     | StreamReply::Chunk { finish: true, .. }
@@ -232,7 +232,7 @@ impl Driver {
                     | StreamReply::Message { .. }
                     | StreamReply::MessageAck { .. } => {}
                 }
-                Input::Reply { actor, stream, reply }
+                Input::Reply { stream, reply }
             }
         };
         self.session.handle(input, now);

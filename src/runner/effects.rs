@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use greenroom_protocol::StreamId;
 use tracing::{debug, error, info, warn};
 
 use crate::actor::{ActorKey, Outcome};
@@ -13,7 +12,7 @@ use crate::host::{Body, Frame, Request, Responder, StartActor, WebSocket, WebSoc
 use crate::runner::driver::{Driver, Hosted, SocketState};
 use crate::runner::streams::Feed;
 use crate::session::{Effect, Exit, Input, StartCommand};
-use crate::stream::StreamReply;
+use crate::stream::{StreamKey, StreamReply};
 
 impl Driver {
     /// Performs effects until there are none.
@@ -51,7 +50,7 @@ impl Driver {
             }
             Effect::Request { actor, stream, method, path, headers, body, more } => {
                 let (body, feed) = request_body(body, more);
-                let request = Request { stream, method, path, headers, body };
+                let request = Request { stream: stream.id, method, path, headers, body };
                 let responder = Responder::new(actor.clone(), stream, self.calls.clone());
                 let hosted = self.actors.get(&actor);
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.request(request, responder)) {
@@ -64,7 +63,7 @@ impl Driver {
                 }
             }
             Effect::WebSocket { actor, stream, path, headers } => {
-                let request = WebSocketRequest { stream, path, headers };
+                let request = WebSocketRequest { stream: stream.id, path, headers };
                 let (feed, socket) = WebSocket::new(actor.clone(), stream, self.calls.clone());
                 let hosted = self.actors.get(&actor);
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.websocket(request, socket)) {
@@ -134,16 +133,14 @@ impl Driver {
         self.session.handle(Input::Ended(key, Outcome::Failed(why)), Instant::now());
     }
 
-    fn close_slow_socket(&mut self, stream: StreamId) {
+    fn close_slow_socket(&mut self, stream: StreamKey) {
         debug!(%stream, "closing a socket whose actor does not keep up");
         self.streams.cancel(stream);
-        if let Some(actor) = self.session.actor_of(stream) {
-            let reply = StreamReply::Close {
-                code: Some(1013),
-                reason: Some(ByteString::from_static("the actor does not keep up")),
-            };
-            self.session.handle(Input::Reply { actor, stream, reply }, Instant::now());
-        }
+        let reply = StreamReply::Close {
+            code: Some(1013),
+            reason: Some(ByteString::from_static("the actor does not keep up")),
+        };
+        self.session.handle(Input::Reply { stream, reply }, Instant::now());
     }
 
     /// The first loss of a link is worth a look, more of the same is not.

@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use greenroom_protocol::StreamId;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::host::{BodyError, BodySender, Frame, StreamTask, WebSocketFeed};
+use crate::host::{BodyError, BodySender, Frame, StreamKey, StreamTask, WebSocketFeed};
 
-/// Open streams by id. Only the driver holds it.
+/// Open streams. Only the driver holds it.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    open: HashMap<StreamId, Open>,
+    open: HashMap<StreamKey, Open>,
 }
 
 #[derive(Debug)]
@@ -36,18 +35,18 @@ pub(super) enum Feed {
 pub(super) struct Behind;
 
 impl Streams {
-    pub(super) fn add(&mut self, id: StreamId, task: StreamTask, feed: Feed) {
-        self.open.insert(id, Open { task, feed });
+    pub(super) fn add(&mut self, key: StreamKey, task: StreamTask, feed: Feed) {
+        self.open.insert(key, Open { task, feed });
     }
 
     /// The stream has its last answer.
-    pub(super) fn finish(&mut self, id: StreamId) {
-        self.open.remove(&id);
+    pub(super) fn finish(&mut self, key: StreamKey) {
+        self.open.remove(&key);
     }
 
     /// Nobody waits for the stream any more.
-    pub(super) fn cancel(&mut self, id: StreamId) {
-        if let Some(open) = self.open.remove(&id) {
+    pub(super) fn cancel(&mut self, key: StreamKey) {
+        if let Some(open) = self.open.remove(&key) {
             if let Feed::Body(body) = &open.feed {
                 // A full body is cut by the end of its channel as well.
                 let _ = body.try_send(Err(BodyError));
@@ -57,8 +56,8 @@ impl Streams {
     }
 
     /// Hands on a piece of a request's body.
-    pub(super) fn body(&mut self, id: StreamId, piece: Bytes, finish: bool) -> Result<(), Behind> {
-        let Some(open) = self.open.get_mut(&id) else { return Ok(()) };
+    pub(super) fn body(&mut self, key: StreamKey, piece: Bytes, finish: bool) -> Result<(), Behind> {
+        let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
         if let Feed::Body(body) = &open.feed
             && !piece.is_empty()
         {
@@ -75,13 +74,13 @@ impl Streams {
     }
 
     /// Hands on a frame; after [`Frame::Closed`] the stream is done on this side.
-    pub(super) fn frame(&mut self, id: StreamId, frame: Frame) -> Result<(), Behind> {
-        let Some(open) = self.open.get(&id) else { return Ok(()) };
+    pub(super) fn frame(&mut self, key: StreamKey, frame: Frame) -> Result<(), Behind> {
+        let Some(open) = self.open.get(&key) else { return Ok(()) };
         let Feed::Frames(frames) = &open.feed else { return Ok(()) };
         let last = matches!(frame, Frame::Closed { .. });
         let sent = frames.try_send(frame);
         if last {
-            self.open.remove(&id);
+            self.open.remove(&key);
             return Ok(());
         }
         match sent {

@@ -1,11 +1,12 @@
 //! The ledger: every actor life this runner has taken on, until the gateway is sure to know its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use greenroom_protocol::Event;
+use bytestring::ByteString;
 use greenroom_protocol::delivery::Outbox;
+use greenroom_protocol::{Event, Version};
 
 use crate::actor::{ActorKey, Outcome, StartReason, StopReason};
 use crate::session::{Effect, Session, StartCommand};
@@ -15,8 +16,9 @@ use crate::session::{Effect, Session, StartCommand};
 pub(super) struct Actors {
     lives: BTreeMap<Arc<str>, Vec<Life>>,
     live: usize,
-    /// Lives with events that were not sent on this connection, in the order they got them.
-    pub(super) unsent: Vec<ActorKey>,
+    /// Lives to look at before the next wait, in this order: those with events that were not sent on this connection,
+    /// and those that ended and are not settled on it.
+    pub(super) unsent: VecDeque<ActorKey>,
     /// Ended lives by the time their end was sent, so that they can be forgotten in order.
     settled: BTreeSet<(Instant, ActorKey)>,
 }
@@ -25,6 +27,8 @@ pub(super) struct Actors {
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) key: ActorKey,
+    /// The actor's id as messages carry it, one copy for all of them.
+    pub(super) actor_id: ByteString,
     pub(super) phase: Phase,
     pub(super) wish: Option<Wish>,
     pub(super) events: Outbox<Event>,
@@ -53,10 +57,7 @@ pub(super) enum Phase {
     /// Its host was told to stop it.
     Stopping(StopReason),
     /// It is no more.
-    Ended {
-        /// Whether it wanted to sleep: then its next life wakes.
-        slept: bool,
-    },
+    Ended,
 }
 
 /// What an actor asked for.
@@ -70,11 +71,18 @@ pub(super) enum Wish {
 
 impl Actors {
     pub(super) fn life(&self, key: &ActorKey) -> Option<&Life> {
-        self.lives.get(&key.id)?.iter().find(|life| life.key.generation == key.generation)
+        let lives = self.lives.get(&key.id)?;
+        lives.get(place(lives, key.generation).ok()?)
     }
 
     pub(super) fn life_mut(&mut self, key: &ActorKey) -> Option<&mut Life> {
-        self.lives.get_mut(&key.id)?.iter_mut().find(|life| life.key.generation == key.generation)
+        self.generation_mut(&key.id, key.generation)
+    }
+
+    pub(super) fn generation_mut(&mut self, actor_id: &str, generation: u32) -> Option<&mut Life> {
+        let lives = self.lives.get_mut(actor_id)?;
+        let place = place(lives, generation).ok()?;
+        lives.get_mut(place)
     }
 
     /// The newest life of an actor.
@@ -104,32 +112,33 @@ impl Actors {
         self.live
     }
 
+    /// Adds a life that is not here yet.
     pub(super) fn add(&mut self, life: Life) {
-        if life.is_live() {
-            self.live += 1;
-        }
         let lives = self.lives.entry(life.key.id.clone()).or_default();
-        let place = lives.partition_point(|other| other.key.generation < life.key.generation);
-        lives.insert(place, life);
+        if let Err(place) = place(lives, life.key.generation) {
+            self.live += usize::from(life.is_live());
+            lives.insert(place, life);
+        }
+    }
+
+    /// Adds a life that never was one here, or is one no more: all there is to it is this end.
+    pub(super) fn add_ended(&mut self, key: ActorKey, reason: &'static str) {
+        self.add(Life::new(key.clone(), Phase::Ended, UNKNOWN_HISTORY));
+        self.push_event(&key, Event::StoppedError { message: Some(ByteString::from_static(reason)) });
     }
 
     /// Adds a life that an earlier process of this runner left behind: its end is news to the gateway.
     pub(super) fn add_lost(&mut self, key: ActorKey) {
-        if self.life(&key).is_some() {
-            return;
+        if self.life(&key).is_none() {
+            self.add_ended(key, "the runner was restarted and the actor's process is gone");
         }
-        let mut life = Life::new(key.clone(), Phase::Ended { slept: false }, UNKNOWN_HISTORY);
-        let message = Some("the runner was restarted and the actor's process is gone".into());
-        life.events.push_beyond(Event::StoppedError { message });
-        self.add(life);
-        self.unsent.push(key);
     }
 
-    pub(super) fn end(&mut self, key: &ActorKey, slept: bool) {
+    pub(super) fn end(&mut self, key: &ActorKey) {
         if let Some(life) = self.life_mut(key)
             && life.is_live()
         {
-            life.phase = Phase::Ended { slept };
+            life.phase = Phase::Ended;
             self.live -= 1;
         }
     }
@@ -143,21 +152,27 @@ impl Actors {
         let was_sent = life.events.all_sent();
         life.events.push_beyond(event);
         if was_sent {
-            self.unsent.push(key.clone());
+            self.unsent.push_back(key.clone());
         }
     }
 
-    /// Nothing sent counts as sent any more.
+    /// Nothing sent counts as sent any more. No ended life may be forgotten before it has been settled again: the
+    /// gateway may not have had the acknowledgement of its start, and gives the command once more.
     pub(super) fn disconnected(&mut self) {
         self.settled.clear();
         self.unsent.clear();
         for life in self.lives.values_mut().flatten() {
             life.settled_at = None;
             life.events.disconnected();
-            if !life.events.is_empty() && !life.orphan {
-                self.unsent.push(life.key.clone());
+            if !life.orphan && (!life.is_live() || !life.events.is_empty()) {
+                self.unsent.push_back(life.key.clone());
             }
         }
+    }
+
+    /// How many lives have events that were not sent on this connection.
+    pub(super) fn untold(&self) -> usize {
+        self.iter().filter(|life| !life.events.all_sent()).count()
     }
 
     /// Everything of an ended life was sent on this connection; it is kept a while for redelivered commands.
@@ -172,24 +187,15 @@ impl Actors {
         }
     }
 
-    /// When the next settled life may be forgotten.
-    pub(super) fn next_forget(&self) -> Option<Instant> {
-        self.settled.first().map(|(since, _)| *since + KEEP_SETTLED)
-    }
-
-    pub(super) fn forget_settled(&mut self, now: Instant) {
-        while self.next_forget().is_some_and(|due| due <= now) {
-            self.forget_oldest();
-        }
+    fn oldest_settled(&self) -> Option<Instant> {
+        self.settled.first().map(|(since, _)| *since)
     }
 
     pub(super) fn remove(&mut self, key: &ActorKey) {
         let Some(lives) = self.lives.get_mut(&key.id) else { return };
-        if let Some(place) = lives.iter().position(|life| life.key.generation == key.generation) {
+        if let Ok(place) = place(lives, key.generation) {
             let life = lives.remove(place);
-            if life.is_live() {
-                self.live -= 1;
-            }
+            self.live -= usize::from(life.is_live());
             if let Some(since) = life.settled_at {
                 self.settled.remove(&(since, life.key));
             }
@@ -213,7 +219,7 @@ impl Actors {
         self.unsent.clear();
     }
 
-    fn forget_oldest(&mut self) {
+    pub(super) fn forget_oldest(&mut self) {
         if let Some((_, key)) = self.settled.pop_first() {
             self.remove(&key);
         }
@@ -223,6 +229,7 @@ impl Actors {
 impl Life {
     pub(super) fn new(key: ActorKey, phase: Phase, first_event: i64) -> Self {
         Life {
+            actor_id: ByteString::from(&*key.id),
             key,
             phase,
             wish: None,
@@ -236,11 +243,29 @@ impl Life {
         }
     }
 
+    /// How the gateway is to take the end of a life that was told to stop. An end that neither the actor nor the gateway
+    /// nor the owner asked for is an error: after a plain stop the gateway would destroy the actor.
+    fn outcome_of_stop(&mut self, reason: StopReason) -> Outcome {
+        if let Some(outcome) = self.told_outcome.take() {
+            return outcome;
+        }
+        let unasked = match reason {
+            StopReason::Sleep | StopReason::Destroy | StopReason::Stop => return Outcome::Wanted,
+            StopReason::Lost => "the gateway was away for longer than it keeps actors",
+            StopReason::Drain => "the runner stopped before the gateway moved the actor",
+            StopReason::Replaced => "a newer generation of the actor took its place",
+        };
+        match self.wish {
+            Some(Wish::Sleep | Wish::Destroy) => Outcome::Wanted,
+            None => Outcome::Failed(unasked.to_owned()),
+        }
+    }
+
     /// It has not ended.
     pub(super) fn is_live(&self) -> bool {
         match self.phase {
             Phase::Waiting(_) | Phase::Starting | Phase::Running | Phase::Stopping(_) => true,
-            Phase::Ended { .. } => false,
+            Phase::Ended => false,
         }
     }
 
@@ -248,7 +273,7 @@ impl Life {
     pub(super) fn admits(&self) -> bool {
         match self.phase {
             Phase::Starting | Phase::Running => true,
-            Phase::Waiting(_) | Phase::Stopping(_) | Phase::Ended { .. } => false,
+            Phase::Waiting(_) | Phase::Stopping(_) | Phase::Ended => false,
         }
     }
 }
@@ -262,7 +287,7 @@ impl Session {
                 self.actors.push_event(key, Event::Running);
             }
             // A stop overtook the start; its end is on the way.
-            Phase::Stopping(_) | Phase::Running | Phase::Waiting(_) | Phase::Ended { .. } => {}
+            Phase::Stopping(_) | Phase::Running | Phase::Waiting(_) | Phase::Ended => {}
         }
     }
 
@@ -292,12 +317,22 @@ impl Session {
     pub(super) fn stop_life(&mut self, key: &ActorKey, reason: StopReason) {
         let Some(life) = self.actors.life_mut(key) else { return };
         match &life.phase {
-            Phase::Waiting(_) => self.finish_life(key, Outcome::Wanted, false),
+            Phase::Waiting(_) => {
+                let outcome = life.outcome_of_stop(reason);
+                self.finish_life(key, outcome);
+            }
             Phase::Starting | Phase::Running => {
                 life.phase = Phase::Stopping(reason);
                 self.effects.push_back(Effect::Stop { key: key.clone(), reason });
             }
-            Phase::Stopping(_) | Phase::Ended { .. } => {}
+            Phase::Stopping(_) | Phase::Ended => {}
+        }
+    }
+
+    /// Stops every life that has not ended.
+    pub(super) fn stop_all(&mut self, reason: StopReason) {
+        for key in self.actors.live_keys() {
+            self.stop_life(&key, reason);
         }
     }
 
@@ -312,7 +347,7 @@ impl Session {
                 };
                 self.actors.push_event(key, event);
             }
-            Phase::Starting | Phase::Running | Phase::Stopping(_) | Phase::Waiting(_) | Phase::Ended { .. } => {}
+            Phase::Starting | Phase::Running | Phase::Stopping(_) | Phase::Waiting(_) | Phase::Ended => {}
         }
     }
 
@@ -323,59 +358,46 @@ impl Session {
         }
     }
 
+    /// The runner's owner ends a life at once. Unless it was stopping anyway, nobody wanted that end: the gateway's
+    /// crash policy is to apply.
     pub(super) fn kill(&mut self, key: &ActorKey) {
         let Some(life) = self.actors.life_mut(key) else { return };
         match life.phase {
-            Phase::Waiting(_) => self.finish_life(key, Outcome::Wanted, false),
-            Phase::Starting | Phase::Running | Phase::Stopping(_) => {
-                if !matches!(life.phase, Phase::Stopping(_)) {
-                    life.phase = Phase::Stopping(StopReason::Stop);
-                }
+            Phase::Waiting(_) => self.finish_life(key, killed()),
+            Phase::Starting | Phase::Running => {
+                life.told_outcome = Some(killed());
+                life.phase = Phase::Stopping(StopReason::Stop);
                 self.effects.push_back(Effect::Kill { key: key.clone() });
             }
-            Phase::Ended { .. } => {}
+            Phase::Stopping(_) => self.effects.push_back(Effect::Kill { key: key.clone() }),
+            Phase::Ended => {}
         }
     }
 
     /// A host reports the end of a life: says so to the gateway and lets a waiting newer life begin.
-    pub(super) fn life_ended(&mut self, key: &ActorKey, outcome: Outcome, _now: Instant) {
+    pub(super) fn life_ended(&mut self, key: &ActorKey, outcome: Outcome) {
         let Some(life) = self.actors.life_mut(key) else { return };
-        let (outcome, slept) = match (&life.phase, life.wish) {
-            (Phase::Ended { .. } | Phase::Waiting(_), _) => return,
-            (Phase::Stopping(StopReason::Lost), _) => {
-                (Outcome::Failed("the gateway was away for longer than it keeps actors".to_owned()), false)
+        let outcome = match (&life.phase, life.wish, outcome) {
+            (Phase::Ended | Phase::Waiting(_), _, _) => return,
+            // Whatever the process did when told to stop, it did what was wanted.
+            (&Phase::Stopping(reason), _, _) => life.outcome_of_stop(reason),
+            (Phase::Starting, None, Outcome::Wanted) => Outcome::Failed("the actor ended before it served".to_owned()),
+            (Phase::Running, None, Outcome::Wanted) => {
+                // A process that ends itself without an error has nothing to do. Taken as a plain stop, the gateway
+                // would destroy the actor with its state; so it sleeps.
+                self.wish(key, Wish::Sleep);
+                Outcome::Wanted
             }
-            (Phase::Stopping(StopReason::Drain), None) => {
-                (Outcome::Failed("the runner stopped before the gateway moved the actor".to_owned()), false)
-            }
-            (Phase::Stopping(_), wish) => {
-                let told = life.told_outcome.take();
-                // Whatever the process did when told to stop, it did what was wanted.
-                (told.unwrap_or(Outcome::Wanted), wish == Some(Wish::Sleep))
-            }
-            (Phase::Starting, _) => match outcome {
-                Outcome::Wanted => (Outcome::Failed("the actor ended before it served".to_owned()), false),
-                failed @ Outcome::Failed(_) => (failed, false),
-            },
-            (Phase::Running, Some(wish)) => (outcome, wish == Wish::Sleep),
-            (Phase::Running, None) => match outcome {
-                Outcome::Wanted => {
-                    // A process that ends itself without an error has nothing to do. Taken as a plain stop, the
-                    // gateway would destroy the actor with its state; so it sleeps.
-                    self.actors.push_event(key, Event::SleepIntent);
-                    (Outcome::Wanted, true)
-                }
-                failed @ Outcome::Failed(_) => (failed, false),
-            },
+            (Phase::Starting | Phase::Running, _, outcome) => outcome,
         };
-        self.finish_life(key, outcome, slept);
+        self.finish_life(key, outcome);
     }
 
-    fn finish_life(&mut self, key: &ActorKey, outcome: Outcome, slept: bool) {
+    fn finish_life(&mut self, key: &ActorKey, outcome: Outcome) {
         let orphan = self.actors.life(key).is_some_and(|life| life.orphan);
         self.send_held_alarm(key);
         self.actors.push_event(key, stopped(outcome));
-        self.actors.end(key, slept);
+        self.actors.end(key);
         if orphan {
             self.actors.remove(key);
         }
@@ -396,17 +418,41 @@ impl Session {
         }
     }
 
+    /// When the next ended life may be forgotten. In version 4 acknowledgements carry no generation, the Rivet engine
+    /// redelivers some commands for ever, and only their number bounds the lives remembered.
+    pub(super) fn next_forget(&self) -> Option<Instant> {
+        match self.settings.version {
+            Version::V4 => None,
+            Version::V5 | Version::V6 | Version::V7 => self.actors.oldest_settled().map(|since| since + KEEP_SETTLED),
+        }
+    }
+
+    pub(super) fn forget_settled(&mut self, now: Instant) {
+        while self.next_forget().is_some_and(|due| due <= now) {
+            self.actors.forget_oldest();
+        }
+    }
+
     fn start_reason(&self, key: &ActorKey) -> StartReason {
         if key.generation == 0 {
             return StartReason::Create;
         }
         let before = self.actors.lives_of(&key.id).iter().rev().find(|life| life.key.generation < key.generation);
-        match before.map(|life| &life.phase) {
-            Some(Phase::Ended { slept: false }) => StartReason::Restart,
-            Some(Phase::Ended { slept: true }) | None => StartReason::Wake,
-            Some(Phase::Waiting(_) | Phase::Starting | Phase::Running | Phase::Stopping(_)) => StartReason::Restart,
+        match before {
+            Some(life) if !life.is_live() && life.wish == Some(Wish::Sleep) => StartReason::Wake,
+            Some(_) => StartReason::Restart,
+            None => StartReason::Wake,
         }
     }
+}
+
+/// Where a generation stands among the lives of an actor, or where it would.
+fn place(lives: &[Life], generation: u32) -> Result<usize, usize> {
+    lives.binary_search_by_key(&generation, |life| life.key.generation)
+}
+
+fn killed() -> Outcome {
+    Outcome::Failed("ended by the runner's owner".to_owned())
 }
 
 fn stopped(outcome: Outcome) -> Event {
@@ -428,7 +474,7 @@ fn clip(mut reason: String) -> String {
 
 /// The first event index of a life whose earlier events are not known: beyond any that could have been sent, because
 /// the gateway drops what it takes for a repeat, and gaps are fine.
-pub(super) const UNKNOWN_HISTORY: i64 = 1 << 40;
+const UNKNOWN_HISTORY: i64 = 1 << 40;
 
 /// Beyond this the gateway is not acknowledging: alarm changes are folded into the last one. State changes are few and
 /// always kept.
@@ -436,7 +482,7 @@ pub(super) const UNACKED_MAX: usize = 10_000;
 
 /// Ended lives are kept this long after their end was sent on a connection that stayed open: longer than any gateway
 /// takes to read it.
-const KEEP_SETTLED: std::time::Duration = std::time::Duration::from_secs(60);
+const KEEP_SETTLED: Duration = Duration::from_secs(60);
 
 /// More ended lives than this are not remembered; the oldest go first.
 const SETTLED_MAX: usize = 65_536;

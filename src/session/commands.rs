@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use bytestring::ByteString;
-use greenroom_protocol::{Checkpoint, Command, CommandWrapper, Event, ToServer};
+use greenroom_protocol::{Checkpoint, Command, CommandWrapper, ToServer};
 
-use super::actors::{Life, Phase, UNKNOWN_HISTORY, Wish};
+use super::actors::Wish;
 use crate::actor::{ActorKey, StartReason, StopReason};
 use crate::session::{Effect, Session, StartCommand};
 
@@ -23,12 +24,13 @@ impl Session {
             let key = ActorKey::new(&*checkpoint.actor_id, checkpoint.generation);
             match command {
                 Command::Start { config, hibernating } => {
+                    // Copied, because an actor may keep them for long and a slice keeps its whole frame.
                     let start = StartCommand {
                         key: key.clone(),
                         name: (&*config.name).into(),
                         actor_key: config.key.map(|key| ByteString::from(&*key)),
                         create_ts: config.create_ts,
-                        input: config.input,
+                        input: config.input.map(|input| Bytes::copy_from_slice(&input)),
                         reason: StartReason::Create,
                         hibernating,
                     };
@@ -59,33 +61,25 @@ impl Session {
     }
 
     fn start_command(&mut self, command: StartCommand) {
-        let key = command.key.clone();
-        if self.actors.life(&key).is_some() {
+        let key = &command.key;
+        if self.actors.life(key).is_some() {
             // A replay. If the life has ended, its end is among the events that are sent again.
             return;
         }
         if self.actors.newest(&key.id).is_some_and(|life| life.key.generation > key.generation) {
-            self.refuse_start(key, "a newer generation of this actor is here already");
+            self.actors.add_ended(key.clone(), "a newer generation of this actor is here already");
         } else if self.drain.is_some() {
-            self.refuse_start(key, "the runner drains and takes no new actors");
+            self.actors.add_ended(key.clone(), "the runner drains and takes no new actors");
         } else {
             self.start_life(command);
         }
-    }
-
-    fn refuse_start(&mut self, key: ActorKey, reason: &'static str) {
-        self.actors.add(Life::new(key.clone(), Phase::Ended { slept: false }, 0));
-        self.actors.push_event(&key, Event::StoppedError { message: Some(ByteString::from_static(reason)) });
     }
 
     fn stop_command(&mut self, key: &ActorKey) {
         let Some(life) = self.actors.life(key) else {
             // The gateway waits for the end of a life that this process knows nothing of: an earlier process had it,
             // or it was never started. An error never destroys an actor by surprise.
-            self.actors.add(Life::new(key.clone(), Phase::Ended { slept: false }, UNKNOWN_HISTORY));
-            let message = Some(ByteString::from_static("this runner does not have the actor"));
-            self.actors.push_event(key, Event::StoppedError { message });
-            return;
+            return self.actors.add_ended(key.clone(), "this runner does not have the actor");
         };
         let reason = match life.wish {
             Some(Wish::Sleep) => StopReason::Sleep,

@@ -15,7 +15,7 @@ pub(super) struct Drain {
     step: Step,
 }
 
-/// Each step has its own deadline, and each ends at the latest with the drain's.
+/// Each step has its own deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// The gateway is to send its stop commands.
@@ -24,7 +24,9 @@ enum Step {
     Stopping,
     /// Every actor that had not ended was killed.
     Killing,
-    /// All have ended; the gateway may still acknowledge.
+    /// All have ended, and the gateway is away.
+    Unheard,
+    /// All have ended and the gateway was told; it may still acknowledge.
     Settling { since: Instant },
     /// The socket is closing.
     Leaving { since: Instant },
@@ -32,11 +34,10 @@ enum Step {
 
 impl Session {
     pub(super) fn start_drain(&mut self, within: Duration, now: Instant) {
-        if self.drain.is_some() || self.link.is_over() {
-            return;
+        if self.drain.is_none() {
+            self.drain = Some(Drain { started: now, within, step: Step::Asking });
+            self.announce_drain();
         }
-        self.drain = Some(Drain { started: now, within, step: Step::Asking });
-        self.announce_drain();
     }
 
     /// Tells the gateway, also one that we reach again in the middle of a drain.
@@ -48,82 +49,80 @@ impl Session {
 
     /// Takes every step whose time has come or whose condition is met.
     pub(super) fn advance_drain(&mut self, now: Instant) {
-        let before = self.drain.as_ref().map(|drain| drain.step);
-        self.advance_drain_once(now);
-        if self.drain.as_ref().map(|drain| drain.step) != before {
-            self.advance_drain(now);
+        while let Some(step) = self.next_step(now)
+            && let Some(drain) = &mut self.drain
+        {
+            drain.step = step;
         }
     }
 
     pub(super) fn drain_timeout(&self) -> Option<Instant> {
-        let drain = self.drain.as_ref()?;
         if self.link.is_over() {
             return None;
         }
-        Some(match drain.step {
-            Step::Asking => drain.started + drain.asking(),
-            Step::Stopping => drain.started + drain.within,
-            Step::Killing => drain.started + drain.within + KILLING,
-            Step::Settling { since } => since + SETTLING,
-            Step::Leaving { since } => since + LEAVING,
-        })
+        self.drain.as_ref().map(Drain::deadline)
     }
 
-    fn advance_drain_once(&mut self, now: Instant) {
-        let (Some(drain), Some(due)) = (&self.drain, self.drain_timeout()) else { return };
-        let (step, late) = (drain.step, due <= now);
-        let next = match step {
-            Step::Asking | Step::Stopping | Step::Killing
-                if self.actors.live() == 0 && self.events_sent_or_offline() =>
-            {
-                Step::Settling { since: now }
-            }
+    /// Does what the present step ends with, if it ends.
+    fn next_step(&mut self, now: Instant) -> Option<Step> {
+        let due = self.drain_timeout()?;
+        let (step, late) = (self.drain.as_ref()?.step, due <= now);
+        match step {
+            Step::Asking | Step::Stopping | Step::Killing if self.actors.live() == 0 => Some(Step::Unheard),
             Step::Asking if late || !self.link.is_open() => {
-                for key in self.actors.live_keys() {
-                    self.stop_life(&key, StopReason::Drain);
-                }
-                Step::Stopping
+                self.stop_all(StopReason::Drain);
+                Some(Step::Stopping)
             }
             Step::Stopping if late => {
                 for key in self.actors.live_keys() {
                     self.kill(&key);
                 }
-                Step::Killing
+                Some(Step::Killing)
             }
             Step::Killing if late => {
-                return self.exit(Exit::DrainTimeout { actors: self.actors.live().max(1) });
+                self.exit(Exit::DrainTimeout { actors: self.actors.live() });
+                None
             }
-            Step::Settling { .. } if !self.link.has_socket() => {
-                return self.exit(self.drained());
+            Step::Unheard if self.link.is_open() => Some(Step::Settling { since: now }),
+            Step::Unheard if self.actors.untold() == 0 || !self.link.may_open_before(due) || late => {
+                self.hang_up();
+                Some(Step::Leaving { since: now })
             }
-            Step::Settling { .. } if late || (self.events_acknowledged() && self.link.is_open()) => {
+            Step::Settling { .. } if !self.link.is_open() => Some(Step::Unheard),
+            Step::Settling { .. } if late || self.events_acknowledged() => {
                 self.flush_acknowledgements();
                 self.hang_up();
-                Step::Leaving { since: now }
+                Some(Step::Leaving { since: now })
             }
             Step::Leaving { .. } if late || !self.link.has_socket() => {
-                return self.exit(self.drained());
+                let exit = match self.actors.untold() {
+                    0 => Exit::Drained,
+                    actors => Exit::DrainTimeout { actors },
+                };
+                self.exit(exit);
+                None
             }
-            Step::Asking | Step::Stopping | Step::Killing | Step::Settling { .. } | Step::Leaving { .. } => step,
-        };
-        if let Some(drain) = &mut self.drain {
-            drain.step = next;
-        }
-    }
-
-    fn events_sent_or_offline(&self) -> bool {
-        self.events_sent() || !self.link.is_open()
-    }
-
-    fn drained(&self) -> Exit {
-        match self.actors.unsent.len() {
-            0 => Exit::Drained,
-            actors => Exit::DrainTimeout { actors },
+            Step::Asking
+            | Step::Stopping
+            | Step::Killing
+            | Step::Unheard
+            | Step::Settling { .. }
+            | Step::Leaving { .. } => None,
         }
     }
 }
 
 impl Drain {
+    fn deadline(&self) -> Instant {
+        match self.step {
+            Step::Asking => self.started + self.asking(),
+            Step::Stopping | Step::Unheard => self.started + self.within,
+            Step::Killing => self.started + self.within + KILLING,
+            Step::Settling { since } => since + SETTLING,
+            Step::Leaving { since } => since + LEAVING,
+        }
+    }
+
     /// How long the gateway may take to answer the announcement with its stop commands; after that we stop the actors
     /// ourselves, so that their own grace still fits.
     fn asking(&self) -> Duration {

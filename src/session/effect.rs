@@ -9,6 +9,7 @@ use greenroom_protocol::{Headers, KvResponse, StreamId, ToServer};
 
 use crate::actor::{ActorKey, StartReason, StopReason};
 use crate::kv::KvError;
+use crate::stream::StreamKey;
 
 /// Something to do. Only [`Effect::Exit`] is final.
 #[derive(Debug, PartialEq)]
@@ -43,7 +44,7 @@ pub enum Effect {
         /// The life that serves the stream from now on.
         actor: ActorKey,
         /// The stream.
-        stream: StreamId,
+        stream: StreamKey,
         /// HTTP method.
         method: ByteString,
         /// Path and query.
@@ -58,7 +59,7 @@ pub enum Effect {
     /// More of a request body.
     RequestChunk {
         /// The stream.
-        stream: StreamId,
+        stream: StreamKey,
         /// The bytes.
         body: Bytes,
         /// Nothing follows.
@@ -69,7 +70,7 @@ pub enum Effect {
         /// The life that serves the stream from now on.
         actor: ActorKey,
         /// The stream.
-        stream: StreamId,
+        stream: StreamKey,
         /// Path and query.
         path: ByteString,
         /// Headers of the upgrade.
@@ -78,7 +79,7 @@ pub enum Effect {
     /// Hand a client's frame to an actor.
     WebSocketMessage {
         /// The stream.
-        stream: StreamId,
+        stream: StreamKey,
         /// The payload.
         data: Bytes,
         /// Binary or text.
@@ -89,7 +90,7 @@ pub enum Effect {
     /// Tell an actor that a socket is closed.
     WebSocketClosed {
         /// The stream.
-        stream: StreamId,
+        stream: StreamKey,
         /// WebSocket close code.
         code: Option<u16>,
         /// WebSocket close reason.
@@ -98,7 +99,7 @@ pub enum Effect {
     /// Nobody waits for this stream any more: stop working on it.
     Cancel {
         /// The stream.
-        stream: StreamId,
+        stream: StreamKey,
     },
     /// Answer a storage request.
     KvDone {

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use bytestring::ByteString;
 use greenroom_protocol::{Checkpoint, Event, EventWrapper, Version};
 
 use super::actors::{Phase, UNACKED_MAX};
@@ -12,25 +11,20 @@ use crate::session::Session;
 impl Session {
     /// Everything that was not sent on this connection, up to a batch.
     pub(super) fn collect_events(&mut self, now: Instant) -> Option<Vec<EventWrapper>> {
-        if self.actors.unsent.is_empty() {
-            return None;
-        }
         let mut events = Vec::new();
-        let lives = std::mem::take(&mut self.actors.unsent);
-        for (place, key) in lives.iter().enumerate() {
-            let Some(life) = self.actors.life_mut(key) else { continue };
-            while let Some((index, event)) = life.events.send_next() {
-                let checkpoint = Checkpoint { actor_id: ByteString::from(&*key.id), generation: key.generation, index };
+        while let Some(key) = self.actors.unsent.pop_front() {
+            let Some(life) = self.actors.life_mut(&key) else { continue };
+            while events.len() < BATCH
+                && let Some((index, event)) = life.events.send_next()
+            {
+                let checkpoint = Checkpoint { actor_id: life.actor_id.clone(), generation: life.key.generation, index };
                 events.push(EventWrapper { checkpoint, event: event.clone() });
-                if events.len() == BATCH {
-                    break;
-                }
             }
             if !life.events.all_sent() {
-                self.actors.unsent = lives[place..].to_vec();
+                self.actors.unsent.push_front(key);
                 break;
             }
-            self.actors.settle(key, now);
+            self.actors.settle(&key, now);
         }
         (!events.is_empty()).then_some(events)
     }
@@ -43,10 +37,11 @@ impl Session {
                 Version::V5 | Version::V6 | Version::V7 => Some(checkpoint.generation),
             };
             let Some(generation) = generation else { continue };
-            let key = ActorKey::new(&*checkpoint.actor_id, generation);
-            if let Some(life) = self.actors.life_mut(&key)
+            if let Some(life) = self.actors.generation_mut(&checkpoint.actor_id, generation)
                 && life.events.acknowledge(checkpoint.index) > 0
+                && life.held_alarm.is_some()
             {
+                let key = life.key.clone();
                 self.send_held_alarm(&key);
             }
         }
@@ -54,7 +49,7 @@ impl Session {
 
     pub(super) fn set_alarm(&mut self, key: &ActorKey, at: Option<i64>) {
         let Some(life) = self.actors.life_mut(key) else { return };
-        if matches!(life.phase, Phase::Waiting(_) | Phase::Ended { .. }) || life.orphan {
+        if matches!(life.phase, Phase::Waiting(_) | Phase::Ended) || life.orphan {
             return;
         }
         if life.events.len() >= UNACKED_MAX {
@@ -70,11 +65,6 @@ impl Session {
         if let Some(at) = held {
             self.actors.push_event(key, Event::SetAlarm { at });
         }
-    }
-
-    /// Every event was sent on this connection.
-    pub(super) fn events_sent(&self) -> bool {
-        self.actors.unsent.is_empty()
     }
 
     /// Every event was acknowledged.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use greenroom_protocol::{KvRequest, StreamId, ToClient};
+use greenroom_protocol::{KvRequest, ToClient};
 
 use crate::actor::{ActorKey, Outcome};
-use crate::stream::StreamReply;
+use crate::stream::{StreamKey, StreamReply};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -46,10 +46,8 @@ pub enum Input {
     },
     /// An actor answers on a stream.
     Reply {
-        /// The life the stream was opened to.
-        actor: ActorKey,
-        /// Which stream.
-        stream: StreamId,
+        /// Which opening of which stream; it says which life, too.
+        stream: StreamKey,
         /// What it says.
         reply: StreamReply,
     },
@@ -67,6 +65,14 @@ pub struct Features {
     pub stream: bool,
     /// Repeated header values travel joined by a newline.
     pub repeated_headers: bool,
+}
+
+impl Features {
+    /// Whether the gateway grants nothing, so that it has to be taken for a Rivet engine, with its limits.
+    #[must_use]
+    pub fn are_none(self) -> bool {
+        self == Features::default()
+    }
 }
 
 /// Why a dial did not give a socket. The text says it for a person.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use greenroom_protocol::close::{self, CloseReason};
-use greenroom_protocol::{InitMetadata, ToServer};
+use greenroom_protocol::{InitMetadata, ToClient, ToServer};
 
 use super::commands::Acknowledgements;
 use crate::actor::StopReason;
@@ -40,6 +40,8 @@ enum State {
     Waiting {
         redial_at: Instant,
     },
+    /// There will be no other socket; a drain ends what is left.
+    Gone,
     Over,
 }
 
@@ -66,7 +68,10 @@ struct Identity {
 enum Next {
     Redial,
     RedialSoon,
+    /// The gateway does not want us back.
     Refused(String),
+    /// We left on purpose.
+    Gone,
 }
 
 /// Where the link stands, for people and probes.
@@ -104,11 +109,42 @@ impl Link {
         matches!(self.state, State::Over)
     }
 
+    /// The gateway was left for good.
+    pub(super) fn is_gone(&self) -> bool {
+        match self.state {
+            State::Gone | State::Over => true,
+            State::Dialing
+            | State::Greeting { .. }
+            | State::Open { .. }
+            | State::Closing { .. }
+            | State::Waiting { .. } => false,
+        }
+    }
+
+    /// The gateway may take the next message; before its init, it may only greet.
+    pub(super) fn takes(&self, message: &ToClient) -> bool {
+        match self.state {
+            State::Greeting { .. } => matches!(message, ToClient::Init { .. }),
+            State::Open { .. } => true,
+            State::Dialing | State::Closing { .. } | State::Waiting { .. } | State::Gone | State::Over => false,
+        }
+    }
+
     /// A socket exists, whatever its state.
     pub(super) fn has_socket(&self) -> bool {
         match self.state {
             State::Greeting { .. } | State::Open { .. } | State::Closing { .. } => true,
-            State::Dialing | State::Waiting { .. } | State::Over => false,
+            State::Dialing | State::Waiting { .. } | State::Gone | State::Over => false,
+        }
+    }
+
+    /// The link may be open again by then.
+    pub(super) fn may_open_before(&self, deadline: Instant) -> bool {
+        match self.state {
+            State::Dialing | State::Greeting { .. } | State::Open { .. } => true,
+            State::Closing { ref next } => matches!(next, Next::Redial | Next::RedialSoon),
+            State::Waiting { redial_at } => redial_at < deadline,
+            State::Gone | State::Over => false,
         }
     }
 
@@ -118,7 +154,7 @@ impl Link {
             State::Greeting { .. } => LinkStatus::Greeting,
             State::Open { .. } => LinkStatus::Open,
             State::Waiting { .. } => LinkStatus::Waiting,
-            State::Closing { .. } | State::Over => LinkStatus::Closed,
+            State::Closing { .. } | State::Gone | State::Over => LinkStatus::Closed,
         }
     }
 
@@ -126,7 +162,7 @@ impl Link {
         let state = match self.state {
             State::Greeting { deadline } => Some(deadline),
             State::Waiting { redial_at } => Some(redial_at),
-            State::Dialing | State::Open { .. } | State::Closing { .. } | State::Over => None,
+            State::Dialing | State::Open { .. } | State::Closing { .. } | State::Gone | State::Over => None,
         };
         [state, self.lost_at()].into_iter().flatten().min()
     }
@@ -181,25 +217,33 @@ impl Session {
         let next = match &self.link.state {
             State::Closing { next } => next.clone(),
             State::Greeting { .. } | State::Open { .. } => next_after(&disconnect),
-            State::Dialing | State::Waiting { .. } | State::Over => return,
+            State::Dialing | State::Waiting { .. } | State::Gone | State::Over => return,
         };
+        match next {
+            Next::Redial | Next::RedialSoon => self.interrupted(disconnect, next, now),
+            Next::Refused(reason) if self.drain.is_none() => self.exit(Exit::Refused(reason)),
+            Next::Refused(_) | Next::Gone => {
+                self.link.state = State::Gone;
+                self.link.lost = Lost::No;
+                self.actors_are_lost();
+            }
+        }
+    }
+
+    fn interrupted(&mut self, disconnect: Disconnect, next: Next, now: Instant) {
         if let State::Open { since } = self.link.state {
             if now.duration_since(since) >= STABLE {
                 self.link.backoff.reset();
             }
             self.link.lost = Lost::Since(now);
             self.actors.disconnected();
-            self.storage.disconnected();
         }
         let text = match disconnect {
             Disconnect::Closed { code, reason } if reason.is_empty() => format!("closed by the gateway, code {code}"),
             Disconnect::Closed { code, reason } => format!("closed by the gateway, code {code}: {reason}"),
             Disconnect::Broken(text) => text,
         };
-        match next {
-            Next::Refused(reason) if self.drain.is_none() => self.exit(Exit::Refused(reason)),
-            Next::Redial | Next::RedialSoon | Next::Refused(_) => self.wait_to_redial(text, next, now),
-        }
+        self.wait_to_redial(text, next, now);
     }
 
     /// Dials again, or gives up waiting for the gateway, when it is time.
@@ -218,23 +262,29 @@ impl Session {
             | State::Dialing
             | State::Open { .. }
             | State::Closing { .. }
+            | State::Gone
             | State::Over => {}
         }
         if self.link.lost_at().is_some_and(|at| at <= now) {
             self.link.lost = Lost::TooLong;
-            self.effects.push_back(Effect::Lost);
-            for key in self.actors.live_keys() {
-                self.stop_life(&key, StopReason::Lost);
+            if self.actors.live() > 0 {
+                self.effects.push_back(Effect::Lost);
             }
-            self.storage_unreachable();
-            self.drop_streams();
+            self.actors_are_lost();
         }
     }
 
     /// Leaves for good after everything sent so far.
     pub(super) fn hang_up(&mut self) {
-        self.link.state = State::Closing { next: Next::Redial };
-        self.effects.push_back(Effect::Hangup { code: 1000, reason: close::RUNNER_SHUTDOWN });
+        match self.link.state {
+            State::Greeting { .. } | State::Open { .. } => {
+                self.effects.push_back(Effect::Hangup { code: 1000, reason: close::RUNNER_SHUTDOWN });
+            }
+            // It is being closed already.
+            State::Closing { .. } => {}
+            State::Dialing | State::Waiting { .. } | State::Gone | State::Over => return,
+        }
+        self.link.state = State::Closing { next: Next::Gone };
     }
 
     pub(super) fn exit(&mut self, exit: Exit) {
@@ -250,7 +300,7 @@ impl Session {
         let delay = self.link.backoff.next_delay();
         let retry_in = match next {
             Next::RedialSoon if self.link.backoff.attempt() == 1 => REDIAL_SOON,
-            Next::Redial | Next::RedialSoon | Next::Refused(_) => delay,
+            Next::Redial | Next::RedialSoon | Next::Refused(_) | Next::Gone => delay,
         };
         self.link.state = State::Waiting { redial_at: now + retry_in };
         self.effects.push_back(Effect::Disconnected { reason, retry_in });
@@ -260,9 +310,12 @@ impl Session {
     fn forget_identity(&mut self) {
         self.actors.orphan_all();
         self.link.acknowledgements = Acknowledgements::default();
-        for key in self.actors.live_keys() {
-            self.stop_life(&key, StopReason::Lost);
-        }
+        self.actors_are_lost();
+    }
+
+    /// What runs here may already run elsewhere: stops it, and nothing it asked for or answers matters any more.
+    fn actors_are_lost(&mut self) {
+        self.stop_all(StopReason::Lost);
         self.storage_unreachable();
         self.drop_streams();
     }

@@ -12,7 +12,7 @@ impl Session {
             self.link.timeout(),
             self.acknowledgements_due().filter(|_| self.link.is_open()),
             self.storage.timeout(),
-            self.actors.next_forget(),
+            self.next_forget(),
             self.drain_timeout(),
         ];
         if self.link.is_over() { None } else { timers.into_iter().flatten().min() }
@@ -28,7 +28,7 @@ impl Session {
             self.flush_acknowledgements();
         }
         self.storage_timeout(now);
-        self.actors.forget_settled(now);
+        self.forget_settled(now);
         self.advance_drain(now);
     }
 }

@@ -5,20 +5,25 @@ mod outgoing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use bytestring::ByteString;
 use greenroom_protocol::limits::PAYLOAD_MAX;
-use greenroom_protocol::{Headers, MessageId, StreamId, ToClientTunnel, ToServer, ToServerTunnel, close, serial};
+use greenroom_protocol::{MessageId, StreamId, ToClientTunnel, ToServer, ToServerTunnel, close, serial};
 
 use crate::actor::ActorKey;
 use crate::session::{Effect, Session};
-use crate::stream::StreamReply;
+use crate::stream::{StreamKey, StreamReply};
+use outgoing::Collected;
 
 /// Open streams, and what could not be sent while the gateway is away.
 #[derive(Debug, Default)]
 pub(super) struct Tunnel {
     streams: BTreeMap<StreamId, Stream>,
-    by_actor: BTreeMap<ActorKey, BTreeSet<StreamId>>,
+    by_actor: BTreeSet<(ActorKey, StreamId)>,
+    /// How many streams were opened so far.
+    openings: u64,
+    /// The bytes of all responses that are being collected.
+    collected_bytes: usize,
     offline: VecDeque<ToServer>,
     offline_bytes: usize,
 }
@@ -26,6 +31,7 @@ pub(super) struct Tunnel {
 #[derive(Debug)]
 struct Stream {
     actor: ActorKey,
+    opening: u64,
     next_out: u16,
     kind: Kind,
 }
@@ -33,129 +39,157 @@ struct Stream {
 #[derive(Debug)]
 enum Kind {
     /// No response has begun.
-    Request,
+    Request {
+        /// The client wants headers only: a length without a body is no mistake.
+        head: bool,
+    },
     /// The response goes out in chunks.
     Streaming,
     /// The gateway takes whole responses only: this one is being collected.
-    Collecting { status: u16, headers: Headers, body: BytesMut },
+    Collecting(Collected),
     /// A socket, with the index of the client's last message.
     WebSocket { last_in: u16 },
 }
 
 impl Tunnel {
-    fn add(&mut self, id: StreamId, stream: Stream) {
-        self.by_actor.entry(stream.actor.clone()).or_default().insert(id);
-        self.streams.insert(id, stream);
+    /// The stream, when it is an open request.
+    fn request(&self, id: StreamId) -> Option<StreamKey> {
+        let stream = self.streams.get(&id)?;
+        (!stream.kind.is_websocket()).then_some(StreamKey { id, opening: stream.opening })
+    }
+
+    /// The stream, when it is an open socket.
+    fn websocket(&self, id: StreamId) -> Option<StreamKey> {
+        let stream = self.streams.get(&id)?;
+        stream.kind.is_websocket().then_some(StreamKey { id, opening: stream.opening })
+    }
+
+    fn add(&mut self, id: StreamId, actor: ActorKey, kind: Kind) -> StreamKey {
+        let opening = self.openings;
+        self.openings += 1;
+        self.by_actor.insert((actor.clone(), id));
+        self.streams.insert(id, Stream { actor, opening, next_out: 0, kind });
+        StreamKey { id, opening }
     }
 
     fn remove(&mut self, id: StreamId) -> Option<Stream> {
         let stream = self.streams.remove(&id)?;
-        if let Some(streams) = self.by_actor.get_mut(&stream.actor) {
-            streams.remove(&id);
-            if streams.is_empty() {
-                self.by_actor.remove(&stream.actor);
-            }
+        self.by_actor.remove(&(stream.actor.clone(), id));
+        if let Kind::Collecting(collected) = &stream.kind {
+            self.collected_bytes -= collected.len();
         }
         Some(stream)
+    }
+
+    fn of_actor(&self, actor: &ActorKey) -> Vec<StreamId> {
+        let from = (actor.clone(), StreamId { gateway: [0; 4], request: [0; 4] });
+        self.by_actor.range(from..).take_while(|(other, _)| other == actor).map(|(_, id)| *id).collect()
+    }
+}
+
+impl Kind {
+    fn is_websocket(&self) -> bool {
+        match self {
+            Kind::WebSocket { .. } => true,
+            Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_) => false,
+        }
     }
 }
 
 impl Session {
     pub(super) fn tunnel_message(&mut self, id: MessageId, message: ToClientTunnel) {
-        let stream = id.stream;
         match message {
             ToClientTunnel::RequestStart { actor_id, method, path, headers, body, stream: more } => {
                 let Some(actor) = self.admitting(&actor_id) else {
-                    return self.send_tunnel(stream, 0, ToServerTunnel::ResponseAbort);
+                    return self.send_tunnel(id.stream, 0, ToServerTunnel::ResponseAbort);
                 };
-                self.replace_stream(stream, Stream { actor: actor.clone(), next_out: 0, kind: Kind::Request });
+                let kind = Kind::Request { head: &*method == "HEAD" };
+                let stream = self.open_stream(id.stream, actor.clone(), kind);
                 let headers = headers::split(headers, self.link.features);
                 self.effects.push_back(Effect::Request { actor, stream, method, path, headers, body, more });
             }
             ToClientTunnel::RequestChunk { body, finish } => {
-                if self.tunnel.streams.contains_key(&stream) {
+                if let Some(stream) = self.tunnel.request(id.stream) {
                     self.effects.push_back(Effect::RequestChunk { stream, body, finish });
                 }
             }
-            ToClientTunnel::RequestAbort => self.cancel(stream),
+            ToClientTunnel::RequestAbort => {
+                if self.tunnel.request(id.stream).is_some() {
+                    self.cancel(id.stream);
+                }
+            }
             ToClientTunnel::WebSocketOpen { actor_id, path, headers } => {
                 let Some(actor) = self.admitting(&actor_id) else {
-                    return self.send_tunnel(stream, 0, websocket_close(1011, "Actor not found"));
+                    return self.send_tunnel(id.stream, 0, websocket_close(1011, "Actor not found"));
                 };
                 // A retried open may have any index; what follows counts on from it.
                 let kind = Kind::WebSocket { last_in: id.index };
-                self.replace_stream(stream, Stream { actor: actor.clone(), next_out: 0, kind });
+                let stream = self.open_stream(id.stream, actor.clone(), kind);
                 let headers = headers::split(headers, self.link.features);
                 self.effects.push_back(Effect::WebSocket { actor, stream, path, headers });
             }
             ToClientTunnel::WebSocketMessage { data, binary } => self.websocket_message(id, data, binary),
             ToClientTunnel::WebSocketClose { code, reason } => {
-                if self.tunnel.remove(stream).is_some() {
+                if let Some(stream) = self.tunnel.websocket(id.stream) {
+                    self.tunnel.remove(id.stream);
                     self.effects.push_back(Effect::WebSocketClosed { stream, code, reason });
                 }
             }
         }
     }
 
-    pub(super) fn reply(&mut self, actor: &ActorKey, id: StreamId, reply: StreamReply) {
-        let Some(stream) = self.tunnel.streams.get_mut(&id).filter(|stream| stream.actor == *actor) else {
-            // Late, or from a life that is over: the stream belongs to nobody or to somebody else now.
+    pub(super) fn reply(&mut self, stream: StreamKey, reply: StreamReply) {
+        let id = stream.id;
+        let Some(stream) = self.tunnel.streams.get_mut(&id).filter(|open| open.opening == stream.opening) else {
+            // Late, from an abandoned try or from a life that is over: the stream belongs to nobody or to somebody else.
             return;
         };
-        match reply {
-            StreamReply::Response { status, headers, body, more } => match stream.kind {
-                Kind::Request => self.response(id, status, headers, body, more),
-                Kind::Streaming | Kind::Collecting { .. } | Kind::WebSocket { .. } => {}
-            },
-            StreamReply::Chunk { body, finish } => self.response_chunk(id, body, finish),
-            StreamReply::Abort => match stream.kind {
-                Kind::Request | Kind::Streaming | Kind::Collecting { .. } => {
-                    self.finish_stream(id, ToServerTunnel::ResponseAbort);
-                }
-                Kind::WebSocket { .. } => {}
-            },
-            StreamReply::Open { can_hibernate } => match stream.kind {
-                Kind::WebSocket { .. } => self.continue_stream(id, ToServerTunnel::WebSocketOpen { can_hibernate }),
-                Kind::Request | Kind::Streaming | Kind::Collecting { .. } => {}
-            },
-            StreamReply::Message { data, binary } => match stream.kind {
-                Kind::WebSocket { .. } if data.len() > PAYLOAD_MAX => {
-                    self.close_websocket(id, 1009, "the actor's message is larger than 20 MiB");
-                }
-                Kind::WebSocket { .. } => {
-                    self.continue_stream(id, ToServerTunnel::WebSocketMessage { data, binary });
-                }
-                Kind::Request | Kind::Streaming | Kind::Collecting { .. } => {}
-            },
-            StreamReply::MessageAck { index } => match stream.kind {
-                Kind::WebSocket { .. } => {
-                    self.continue_stream(id, ToServerTunnel::WebSocketMessageAck { index });
-                }
-                Kind::Request | Kind::Streaming | Kind::Collecting { .. } => {}
-            },
-            StreamReply::Close { code, reason } => match stream.kind {
-                Kind::WebSocket { .. } => {
-                    let reason = reason.map(|reason| ByteString::from(close::clip(&reason)));
-                    let code = Some(close::sendable_code(code));
-                    self.finish_stream(id, ToServerTunnel::WebSocketClose { code, reason, hibernate: false });
-                }
-                Kind::Request | Kind::Streaming | Kind::Collecting { .. } => {}
-            },
+        match (reply, &stream.kind) {
+            (StreamReply::Response { status, headers, body, more }, &Kind::Request { head }) => {
+                self.response(id, outgoing::Head { status, headers, head }, body, more);
+            }
+            (StreamReply::Chunk { body, finish }, Kind::Streaming | Kind::Collecting(_)) => {
+                self.response_chunk(id, body, finish);
+            }
+            (StreamReply::Abort, Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_)) => {
+                self.finish_stream(id, ToServerTunnel::ResponseAbort);
+            }
+            (StreamReply::Open { can_hibernate }, Kind::WebSocket { .. }) => {
+                self.continue_stream(id, ToServerTunnel::WebSocketOpen { can_hibernate });
+            }
+            (StreamReply::Message { data, .. }, Kind::WebSocket { .. }) if data.len() > PAYLOAD_MAX => {
+                self.close_websocket(id, 1009, "the actor's message is larger than 20 MiB");
+            }
+            (StreamReply::Message { data, binary }, Kind::WebSocket { .. }) => {
+                self.continue_stream(id, ToServerTunnel::WebSocketMessage { data, binary });
+            }
+            (StreamReply::MessageAck { index }, Kind::WebSocket { .. }) => {
+                self.continue_stream(id, ToServerTunnel::WebSocketMessageAck { index });
+            }
+            (StreamReply::Close { code, reason }, Kind::WebSocket { .. }) => {
+                let reason = reason.map(|reason| ByteString::from(close::clip(&reason)));
+                let code = Some(close::sendable_code(code));
+                self.finish_stream(id, ToServerTunnel::WebSocketClose { code, reason, hibernate: false });
+            }
+            // Answers of a kind that the stream does not take, or not now.
+            (
+                StreamReply::Response { .. }
+                | StreamReply::Chunk { .. }
+                | StreamReply::Abort
+                | StreamReply::Open { .. }
+                | StreamReply::Message { .. }
+                | StreamReply::MessageAck { .. }
+                | StreamReply::Close { .. },
+                Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_) | Kind::WebSocket { .. },
+            ) => {}
         }
     }
 
     /// Ends every stream of a life, with a word to each client. Comes before the life's end is told.
     pub(super) fn close_streams_of(&mut self, actor: &ActorKey) {
-        let ids = self.tunnel.by_actor.get(actor).cloned().unwrap_or_default();
-        for id in ids {
-            let Some(stream) = self.tunnel.streams.get(&id) else { continue };
-            match stream.kind {
-                Kind::Request | Kind::Streaming | Kind::Collecting { .. } => {
-                    self.effects.push_back(Effect::Cancel { stream: id });
-                    self.finish_stream(id, ToServerTunnel::ResponseAbort);
-                }
-                Kind::WebSocket { .. } => self.close_websocket(id, 1000, "actor.stopped"),
-            }
+        for id in self.tunnel.of_actor(actor) {
+            self.close_websocket(id, 1000, "actor.stopped");
+            self.abort_request(id);
         }
     }
 
@@ -168,38 +202,33 @@ impl Session {
         self.tunnel.offline_bytes = 0;
     }
 
-    /// The life that serves a stream.
-    #[must_use]
-    pub fn actor_of(&self, id: StreamId) -> Option<ActorKey> {
-        self.tunnel.streams.get(&id).map(|stream| stream.actor.clone())
-    }
-
-    /// The newest life of the actor, when it takes requests.
+    /// The newest life of the actor, when it takes requests and there is room for one more stream.
     fn admitting(&self, actor_id: &str) -> Option<ActorKey> {
         let life = self.actors.newest(actor_id)?;
-        life.admits().then(|| life.key.clone())
+        (life.admits() && self.tunnel.streams.len() < STREAMS_MAX).then(|| life.key.clone())
     }
 
     /// Opens a stream; an older one under the same id was given up by the gateway.
-    fn replace_stream(&mut self, id: StreamId, stream: Stream) {
+    fn open_stream(&mut self, id: StreamId, actor: ActorKey, kind: Kind) -> StreamKey {
         self.cancel(id);
-        self.tunnel.add(id, stream);
+        self.tunnel.add(id, actor, kind)
     }
 
     fn cancel(&mut self, id: StreamId) {
-        if self.tunnel.remove(id).is_some() {
-            self.effects.push_back(Effect::Cancel { stream: id });
+        if let Some(stream) = self.tunnel.remove(id) {
+            self.effects.push_back(Effect::Cancel { stream: StreamKey { id, opening: stream.opening } });
         }
     }
 
     fn websocket_message(&mut self, id: MessageId, data: Bytes, binary: bool) {
-        let Some(Stream { kind: Kind::WebSocket { last_in }, .. }) = self.tunnel.streams.get_mut(&id.stream) else {
+        let Some(Stream { kind: Kind::WebSocket { last_in }, opening, .. }) = self.tunnel.streams.get_mut(&id.stream)
+        else {
             return;
         };
         if id.index == serial::next(*last_in) {
             *last_in = id.index;
-            let effect = Effect::WebSocketMessage { stream: id.stream, data, binary, index: id.index };
-            self.effects.push_back(effect);
+            let stream = StreamKey { id: id.stream, opening: *opening };
+            self.effects.push_back(Effect::WebSocketMessage { stream, data, binary, index: id.index });
         } else if serial::newer(id.index, *last_in) {
             // Messages were lost on the way, for example while we were disconnected. An actor that believes to have
             // read everything would be worse off than one whose client has to come back.
@@ -207,10 +236,16 @@ impl Session {
         }
     }
 
+    fn abort_request(&mut self, id: StreamId) {
+        let Some(stream) = self.tunnel.request(id) else { return };
+        self.effects.push_back(Effect::Cancel { stream });
+        self.finish_stream(id, ToServerTunnel::ResponseAbort);
+    }
+
     fn close_websocket(&mut self, id: StreamId, code: u16, reason: &'static str) {
-        let effect =
-            Effect::WebSocketClosed { stream: id, code: Some(code), reason: Some(ByteString::from_static(reason)) };
-        self.effects.push_back(effect);
+        let Some(stream) = self.tunnel.websocket(id) else { return };
+        let told = Some(ByteString::from_static(reason));
+        self.effects.push_back(Effect::WebSocketClosed { stream, code: Some(code), reason: told });
         self.finish_stream(id, websocket_close(code, reason));
     }
 }
@@ -218,3 +253,7 @@ impl Session {
 fn websocket_close(code: u16, reason: &'static str) -> ToServerTunnel {
     ToServerTunnel::WebSocketClose { code: Some(code), reason: Some(ByteString::from_static(reason)), hibernate: false }
 }
+
+/// The most requests and sockets open at once. Beyond it the gateway is told to try again, as for an actor that is not
+/// here.
+const STREAMS_MAX: usize = 65_536;

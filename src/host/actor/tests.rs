@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::actor::StartReason;
-use crate::host::{Body, StreamReply};
+use crate::host::{Body, StreamKey, StreamReply};
 
 #[tokio::test]
 async fn a_life_runs_serves_and_ends_as_wanted() {
@@ -187,6 +187,7 @@ impl Stage {
 
     fn request(&self, number: u32) -> Option<StreamTask> {
         let stream = StreamId { gateway: [0; 4], request: number.to_be_bytes() };
+        let key = StreamKey { id: stream, opening: u64::from(number) };
         let request = Request {
             stream,
             method: "GET".into(),
@@ -194,7 +195,7 @@ impl Stage {
             headers: vec![],
             body: Body::Whole(Bytes::new()),
         };
-        self.handle.request(request, Responder::new(self.handle.key().clone(), stream, self.sender.clone()))
+        self.handle.request(request, Responder::new(self.handle.key().clone(), key, self.sender.clone()))
     }
 
     async fn next(&mut self) -> Call {

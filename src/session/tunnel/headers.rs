@@ -53,6 +53,16 @@ pub(super) fn split(headers: Headers, features: Features) -> Headers {
     split
 }
 
+/// Corrects a wrong content length: gateways pass it on as it is, and a client would wait for what never comes or take
+/// the rest for the next response.
+pub(super) fn fit_length(headers: &mut Headers, length: usize) {
+    for (_, value) in headers.iter_mut().filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+        if value.parse() != Ok(length) {
+            *value = ByteString::from(length.to_string());
+        }
+    }
+}
+
 fn repeats(headers: &Headers) -> bool {
     if headers.len() <= FEW {
         return headers.iter().enumerate().any(|(place, (name, _))| headers[..place].iter().any(|(n, _)| n == name));

@@ -5,22 +5,45 @@ use bytestring::ByteString;
 use greenroom_protocol::limits::PAYLOAD_MAX;
 use greenroom_protocol::{Headers, MessageId, StreamId, ToServer, ToServerTunnel, serial};
 
-use super::{Kind, headers};
+use super::{Kind, Stream, headers, websocket_close};
 use crate::session::{Effect, Session};
 
+/// A response but for its body.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: u16,
+    pub(super) headers: Headers,
+    /// It answers a request for headers only.
+    pub(super) head: bool,
+}
+
+/// A response that is being collected, because the gateway takes whole ones only.
+#[derive(Debug)]
+pub(super) struct Collected {
+    head: Head,
+    body: BytesMut,
+}
+
+impl Collected {
+    pub(super) fn len(&self) -> usize {
+        self.body.len()
+    }
+}
+
 impl Session {
-    pub(super) fn response(&mut self, id: StreamId, status: u16, headers: Headers, body: Bytes, more: bool) {
-        let headers = headers::join(headers, self.link.features);
-        let streams = self.link.features.stream;
+    pub(super) fn response(&mut self, id: StreamId, mut head: Head, body: Bytes, more: bool) {
+        head.headers = headers::join(head.headers, self.link.features);
         if !more && body.len() <= PAYLOAD_MAX {
-            let body = (!body.is_empty()).then_some(body);
-            return self.finish_stream(id, ToServerTunnel::ResponseStart { status, headers, body, stream: false });
+            return self.finish_stream(id, whole(head, body));
         }
+        let streams = self.link.features.stream;
+        let Some(stream) = self.tunnel.streams.get_mut(&id) else { return };
         if streams {
-            self.set_kind(id, Kind::Streaming);
+            stream.kind = Kind::Streaming;
+            let Head { status, headers, .. } = head;
             self.continue_stream(id, ToServerTunnel::ResponseStart { status, headers, body: None, stream: true });
         } else {
-            self.set_kind(id, Kind::Collecting { status, headers, body: BytesMut::new() });
+            stream.kind = Kind::Collecting(Collected { head, body: BytesMut::new() });
         }
         self.response_chunk(id, body, !more);
     }
@@ -28,7 +51,7 @@ impl Session {
     pub(super) fn response_chunk(&mut self, id: StreamId, mut piece: Bytes, finish: bool) {
         let Some(stream) = self.tunnel.streams.get_mut(&id) else { return };
         match &mut stream.kind {
-            Kind::Request | Kind::WebSocket { .. } => {}
+            Kind::Request { .. } | Kind::WebSocket { .. } => {}
             Kind::Streaming => {
                 while piece.len() > CHUNK {
                     let body = piece.split_to(CHUNK);
@@ -40,15 +63,17 @@ impl Session {
                     false => self.continue_stream(id, ToServerTunnel::ResponseChunk { body: piece, finish: false }),
                 }
             }
-            Kind::Collecting { status, headers, body } => {
-                if body.len() + piece.len() > PAYLOAD_MAX {
-                    return self.response_too_large(id);
+            Kind::Collecting(collected) => {
+                if collected.len() + piece.len() > PAYLOAD_MAX {
+                    return self.refuse_response(id, 502, TOO_LARGE);
                 }
-                body.extend_from_slice(&piece);
+                if self.tunnel.collected_bytes + piece.len() > COLLECTED_MAX {
+                    return self.refuse_response(id, 503, TOO_MANY);
+                }
+                self.tunnel.collected_bytes += piece.len();
+                collected.body.extend_from_slice(&piece);
                 if finish {
-                    let (status, headers, body) = (*status, std::mem::take(headers), std::mem::take(body).freeze());
-                    let body = (!body.is_empty()).then_some(body);
-                    self.finish_stream(id, ToServerTunnel::ResponseStart { status, headers, body, stream: false });
+                    self.finish_collected(id);
                 }
             }
         }
@@ -71,27 +96,25 @@ impl Session {
     }
 
     /// Sends a message, or keeps it until the gateway is back.
-    pub(super) fn send_tunnel(&mut self, stream: StreamId, index: u16, message: ToServerTunnel) {
-        let bytes = weight(&message);
-        let message = ToServer::Tunnel { id: MessageId { stream, index }, message };
+    pub(super) fn send_tunnel(&mut self, id: StreamId, index: u16, mut message: ToServerTunnel) {
+        let tunnel = |message| ToServer::Tunnel { id: MessageId { stream: id, index }, message };
         if self.link.is_open() {
-            self.effects.push_back(Effect::Send(message));
+            self.effects.push_back(Effect::Send(tunnel(message)));
             return;
         }
-        if self.link.is_over() {
+        if self.link.is_gone() {
             return;
         }
-        let full =
-            self.tunnel.offline.len() >= OFFLINE_MESSAGES_MAX || self.tunnel.offline_bytes + bytes > OFFLINE_BYTES_MAX;
+        let full = self.tunnel.offline.len() >= OFFLINE_MESSAGES_MAX
+            || self.tunnel.offline_bytes + weight(&message) > OFFLINE_BYTES_MAX;
         if full {
-            // The stream cannot be continued without a gap, so it ends here.
-            if self.tunnel.remove(stream).is_some() {
-                self.effects.push_back(Effect::Cancel { stream });
-            }
-            return;
+            // The stream cannot go on without a gap, so it ends here. Its last word is kept all the same: no streams
+            // open while the gateway is away, so there is one at most for each that was open.
+            self.cancel(id);
+            message = last_word(message);
         }
-        self.tunnel.offline_bytes += bytes;
-        self.tunnel.offline.push_back(message);
+        self.tunnel.offline_bytes += weight(&message);
+        self.tunnel.offline.push_back(tunnel(message));
     }
 
     /// Sends what was kept while the gateway was away.
@@ -100,24 +123,54 @@ impl Session {
         self.effects.extend(std::mem::take(&mut self.tunnel.offline).into_iter().map(Effect::Send));
     }
 
-    fn set_kind(&mut self, id: StreamId, kind: Kind) {
-        if let Some(stream) = self.tunnel.streams.get_mut(&id) {
-            stream.kind = kind;
+    fn finish_collected(&mut self, id: StreamId) {
+        if let Some(Stream { next_out, kind: Kind::Collecting(Collected { head, body }), .. }) = self.tunnel.remove(id)
+        {
+            self.send_tunnel(id, next_out, whole(head, body.freeze()));
         }
     }
 
-    fn response_too_large(&mut self, id: StreamId) {
-        self.effects.push_back(Effect::Cancel { stream: id });
+    /// Answers in the actor's stead, once, and lets the actor know that it may stop.
+    fn refuse_response(&mut self, id: StreamId, status: u16, why: &'static str) {
+        if let Some(stream) = self.tunnel.request(id) {
+            self.effects.push_back(Effect::Cancel { stream });
+        }
         let headers = vec![(ByteString::from_static("content-type"), ByteString::from_static("text/plain"))];
-        let body = Some(Bytes::from_static(TOO_LARGE.as_bytes()));
-        self.finish_stream(id, ToServerTunnel::ResponseStart { status: 502, headers, body, stream: false });
+        let body = Some(Bytes::from_static(why.as_bytes()));
+        self.finish_stream(id, ToServerTunnel::ResponseStart { status, headers, body, stream: false });
+    }
+}
+
+/// A response in one piece.
+fn whole(Head { status, mut headers, head }: Head, body: Bytes) -> ToServerTunnel {
+    let bodiless = head || status == 304;
+    if !(bodiless && body.is_empty()) {
+        headers::fit_length(&mut headers, body.len());
+    }
+    let body = (!body.is_empty()).then_some(body);
+    ToServerTunnel::ResponseStart { status, headers, body, stream: false }
+}
+
+/// What ends a stream in place of a message that could not be kept.
+fn last_word(message: ToServerTunnel) -> ToServerTunnel {
+    match message {
+        ToServerTunnel::ResponseStart { .. } | ToServerTunnel::ResponseChunk { .. } | ToServerTunnel::ResponseAbort => {
+            ToServerTunnel::ResponseAbort
+        }
+        ToServerTunnel::WebSocketOpen { .. }
+        | ToServerTunnel::WebSocketMessage { .. }
+        | ToServerTunnel::WebSocketMessageAck { .. } => websocket_close(1013, "the gateway was away for too long"),
+        close @ ToServerTunnel::WebSocketClose { .. } => close,
     }
 }
 
 /// What a kept message costs, about.
 fn weight(message: &ToServerTunnel) -> usize {
-    let body = match message {
-        ToServerTunnel::ResponseStart { body, .. } => body.as_ref().map_or(0, Bytes::len),
+    let content = match message {
+        ToServerTunnel::ResponseStart { body, headers, .. } => {
+            let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+            headers + body.as_ref().map_or(0, Bytes::len)
+        }
         ToServerTunnel::ResponseChunk { body, .. } => body.len(),
         ToServerTunnel::WebSocketMessage { data, .. } => data.len(),
         ToServerTunnel::ResponseAbort
@@ -125,14 +178,17 @@ fn weight(message: &ToServerTunnel) -> usize {
         | ToServerTunnel::WebSocketMessageAck { .. }
         | ToServerTunnel::WebSocketClose { .. } => 0,
     };
-    body + 256
+    content + 256
 }
 
 const TOO_LARGE: &str = "The actor's response is larger than 20 MiB, which is the most that this gateway's protocol \
                          carries in one piece.\n";
+const TOO_MANY: &str = "The runner holds as much of unfinished responses as it may. Try again later.\n";
 
 /// Larger pieces of a streamed body are cut into chunks of this size, so that other streams get their turn.
 const CHUNK: usize = 256 * 1024;
+/// The bytes of all responses together that are collected at once: a dozen of the largest.
+const COLLECTED_MAX: usize = 256 * 1024 * 1024;
 /// The most messages kept while the gateway is away.
 const OFFLINE_MESSAGES_MAX: usize = 65_536;
 /// The most bytes kept while the gateway is away.
