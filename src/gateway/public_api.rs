@@ -82,6 +82,7 @@ impl PublicApi {
             .route("/metadata", get(service::metadata))
             .route("/", get(service::root))
             .route("/ui", any(service::ui))
+            .route("/ui/", any(service::ui))
             .route("/ui/{*path}", any(service::ui))
             .route("/runners/connect", any(service::runner_connect));
         let router = guarded

@@ -5,11 +5,12 @@
 //! or by a few large ones.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::TunnelEvent;
 
@@ -32,14 +33,14 @@ pub struct StreamEvents {
 struct Backlog {
     bytes: AtomicUsize,
     max: usize,
-    overflowed: AtomicBool,
+    overflowed: CancellationToken,
 }
 
 /// A channel that holds at most `max` bytes, and one event whatever its size.
 #[must_use]
 pub fn stream_events(max: usize) -> (StreamEventSender, StreamEvents) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let backlog = Arc::new(Backlog { bytes: AtomicUsize::new(0), max, overflowed: AtomicBool::new(false) });
+    let backlog = Arc::new(Backlog { bytes: AtomicUsize::new(0), max, overflowed: CancellationToken::new() });
     (StreamEventSender { events: sender, backlog: Arc::clone(&backlog) }, StreamEvents { events: receiver, backlog })
 }
 
@@ -54,7 +55,7 @@ impl StreamEventSender {
         let before = self.backlog.bytes.fetch_add(weight, Ordering::Relaxed);
         if before > 0 && before.saturating_add(weight) > self.backlog.max {
             self.backlog.bytes.fetch_sub(weight, Ordering::Relaxed);
-            self.backlog.overflowed.store(true, Ordering::Relaxed);
+            self.backlog.overflowed.cancel();
             return Err(TrySendError::Full(event));
         }
         self.events.send(event).map_err(|closed| TrySendError::Closed(closed.0))
@@ -85,7 +86,13 @@ impl StreamEvents {
     /// Whether the client has lagged behind too far, and has lost its stream for that.
     #[must_use]
     pub fn overflowed(&self) -> bool {
-        self.backlog.overflowed.load(Ordering::Relaxed)
+        self.backlog.overflowed.is_cancelled()
+    }
+
+    /// Resolves when the client has lagged behind too far. A writer that is stuck with this client needs to know.
+    #[must_use]
+    pub fn overflow(&self) -> WaitForCancellationFutureOwned {
+        self.backlog.overflowed.clone().cancelled_owned()
     }
 
     /// Whether nothing waits right now.

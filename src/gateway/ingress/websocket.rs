@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use greenroom_protocol::close::clip;
+use greenroom_protocol::close::{GOING_AWAY, clip};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::upgrade::Upgraded;
@@ -92,7 +92,7 @@ impl Ingress {
                     let serving = ingress.connect(&mut socket, actor, head, ray);
                     tokio::select! {
                         ending = Box::pin(serving) => ending,
-                        () = ingress.stopping.cancelled() => Ending::named(GATEWAY_FAILURE, "ws.going_away", ray),
+                        () = ingress.stopping.cancelled() => Ending::named(GATEWAY_FAILURE, GOING_AWAY, ray),
                     }
                 }
                 Target::Unclear(refusal) => Ending::refused(&refusal, ray),

@@ -1,7 +1,8 @@
 //! Frames between a client and the actor that has taken its socket.
 
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use greenroom_protocol::close::{clip, sendable_code};
+use greenroom_protocol::close::{GOING_AWAY, clip, sendable_code};
+use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
@@ -34,9 +35,10 @@ impl Ingress {
                     ClientSaid::Goodbye(_) if early.is_empty() => return Ending::ByClient,
                     ClientSaid::Goodbye(close) => {
                         left = true;
-                        // The answer to the client's close frame should not wait for the actor. A client that is
+                        // The client's goodbye is answered now and not when the actor is there. A client that is
                         // gone altogether makes this fail, which changes nothing.
                         let _ = socket.flush().await;
+                        let _ = socket.get_mut().shutdown().await;
                         early.keep(close, ray)
                     }
                 };
@@ -60,15 +62,16 @@ async fn relay(
     while let Some(frame) = early.take() {
         let last = matches!(frame, StreamUp::Close { .. });
         if link.send(frame).await.is_err() {
-            return Ending::refused(&refusal(GatewayError::Unavailable("the gateway stops"), actor), ray);
+            return going_away(ray);
         }
         if last {
             return Ending::ByClient;
         }
     }
+    let overflow = events.overflow();
     let (mut to_client, mut from_client) = socket.split();
     tokio::select! {
-        ending = upwards(&mut from_client, &link, actor, ray) => ending,
+        ending = upwards(&mut from_client, &link, ray) => ending,
         ending = downwards(&mut events, &mut to_client, actor, ray) => match ending {
             Ok(ending) => ending,
             Err(_) => {
@@ -77,6 +80,7 @@ async fn relay(
                 Ending::ByClient
             }
         },
+        () = overflow => Ending::named(TRY_AGAIN_LATER, "guard.websocket_client_too_slow", ray),
     }
 }
 
@@ -84,7 +88,6 @@ async fn relay(
 async fn upwards(
     client: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
     link: &StreamLink,
-    actor: Id,
     ray: Id,
 ) -> Ending {
     loop {
@@ -94,7 +97,7 @@ async fn upwards(
             ClientSaid::Unreadable(ending) => (gone(), Some(ending)),
         };
         if link.send(frame).await.is_err() {
-            return Ending::refused(&refusal(GatewayError::Unavailable("the gateway stops"), actor), ray);
+            return going_away(ray);
         }
         if let Some(ending) = ending {
             return ending;
@@ -110,7 +113,7 @@ async fn downwards(
     actor: Id,
     ray: Id,
 ) -> Result<Ending, Error> {
-    loop {
+    let ending = loop {
         if events.is_empty() {
             client.flush().await?;
         }
@@ -121,23 +124,29 @@ async fn downwards(
                     .unwrap_or_else(|_| String::from_utf8_lossy(&data).into_owned().into());
                 client.feed(Message::Text(text)).await?;
             }
-            Some(TunnelEvent::Close { code: None, .. }) => return Ok(Ending::named(1000, "ws.closed", ray)),
+            Some(TunnelEvent::Close { code: None, .. }) => break Ending::named(1000, "ws.closed", ray),
             Some(TunnelEvent::Close { code, reason }) => {
                 let reason = reason.as_deref().map_or("", clip).to_owned();
-                return Ok(Ending::ByGateway(sendable_code(code), reason));
+                break Ending::ByGateway(sendable_code(code), reason);
             }
             Some(TunnelEvent::Failed(GatewayError::ActorStopped | GatewayError::ActorDestroyed)) => {
-                return Ok(Ending::named(1000, "actor.stopped", ray));
+                break Ending::named(1000, "actor.stopped", ray);
             }
-            Some(TunnelEvent::Failed(error)) => return Ok(Ending::refused(&refusal(error, actor), ray)),
-            None if events.overflowed() => {
-                return Ok(Ending::named(TRY_AGAIN_LATER, "guard.websocket_client_too_slow", ray));
-            }
-            None => return Ok(Ending::named(GATEWAY_FAILURE, "guard.tunnel_response_closed", ray)),
+            Some(TunnelEvent::Failed(GatewayError::Unavailable(_))) => break going_away(ray),
+            Some(TunnelEvent::Failed(error)) => break Ending::refused(&refusal(error, actor), ray),
+            None => break Ending::named(GATEWAY_FAILURE, "guard.tunnel_response_closed", ray),
             // Nothing of a request belongs here, and the socket is open already.
             Some(TunnelEvent::Response { .. } | TunnelEvent::Chunk { .. } | TunnelEvent::Open { .. }) => {}
         }
-    }
+    };
+    // The half that is dropped with this future may still hold a frame.
+    client.flush().await?;
+    Ok(ending)
+}
+
+/// The gateway stops: an open socket has nothing else to be unavailable for.
+fn going_away(ray: Id) -> Ending {
+    Ending::named(GATEWAY_FAILURE, GOING_AWAY, ray)
 }
 
 /// The close code for a client that may come back when it is faster.
