@@ -4,8 +4,10 @@
 //! performs what they decided, and what must be durable is on disk before anyone hears of it.
 
 mod actor;
+pub mod core;
 mod error;
 mod id;
+mod status;
 mod stream;
 
 #[cfg(feature = "gateway")]
@@ -24,8 +26,9 @@ mod stream_events;
 pub use actor::CreateActor;
 pub use error::GatewayError;
 #[cfg(feature = "gateway")]
-pub use handle::{ActorIdentity, GatewayHandle, GatewayHealth, LiveRunner, OpenStream, StreamLink};
+pub use handle::{ActorIdentity, GatewayHandle, OpenStream, StreamLink};
 pub use id::{Id, ParseIdError};
+pub use status::{GatewayHealth, LiveRunner};
 pub use stream::{StreamHead, StreamUp, TunnelEvent};
 #[cfg(feature = "gateway")]
 pub use stream_events::{StreamEventSender, StreamEvents, stream_events};

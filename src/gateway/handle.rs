@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{CreateActor, GatewayError, StreamEventSender, StreamHead, StreamUp};
+use super::{CreateActor, GatewayError, GatewayHealth, LiveRunner, StreamEventSender, StreamHead, StreamUp};
 use crate::store::{ActorRecord, Found, NamespaceRecord, Query, RunnerConfigRecord};
 
 /// The door to the driver; cheap to clone.
@@ -33,30 +32,6 @@ pub struct ActorIdentity {
     pub record: ActorRecord,
     /// The name of its namespace.
     pub namespace: Arc<str>,
-}
-
-/// What is known about a runner only while it is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LiveRunner {
-    /// Slots without an actor.
-    pub remaining_slots: u32,
-    /// When it last answered a ping, in milliseconds since the epoch.
-    pub last_ping_ts: i64,
-    /// How long it took to answer.
-    pub last_rtt: Duration,
-}
-
-/// How the gateway does, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GatewayHealth {
-    /// Runners with a connection.
-    pub connected_runners: usize,
-    /// Actors that are awake or on their way.
-    pub awake_actors: usize,
-    /// Open streams between clients and actors.
-    pub streams: usize,
-    /// Streams that wait for their actor.
-    pub waiting_streams: usize,
 }
 
 impl GatewayHandle {
