@@ -11,6 +11,10 @@ mod status;
 mod stream;
 
 #[cfg(feature = "gateway")]
+mod connection;
+#[cfg(feature = "gateway")]
+mod driver;
+#[cfg(feature = "gateway")]
 mod handle;
 #[cfg(feature = "gateway")]
 pub mod ingress;
@@ -21,6 +25,8 @@ pub mod public_api;
 #[cfg(feature = "gateway")]
 mod refusal;
 #[cfg(feature = "gateway")]
+mod running;
+#[cfg(feature = "gateway")]
 mod stream_events;
 
 pub use actor::CreateActor;
@@ -28,6 +34,8 @@ pub use error::GatewayError;
 #[cfg(feature = "gateway")]
 pub use handle::{ActorIdentity, GatewayHandle, OpenStream, StreamLink};
 pub use id::{Id, ParseIdError};
+#[cfg(feature = "gateway")]
+pub use running::{GatewayFailure, GatewayOptions, RunningGateway, run};
 pub use status::{GatewayHealth, LiveRunner};
 pub use stream::{StreamHead, StreamUp, TunnelEvent};
 #[cfg(feature = "gateway")]

@@ -86,12 +86,11 @@ impl Core {
     /// A gateway that goes on where an earlier one stopped.
     #[must_use]
     pub fn new(settings: Settings, boot: Boot, now: Now) -> Self {
-        let mut random = Random::new(settings.seed);
         let mut core = Core {
-            tunnel: Tunnel::new(&mut random),
-            random,
+            random: Random::new(settings.seed),
             settings,
             timers: Timers::default(),
+            tunnel: Tunnel::default(),
             directory: Directory::default(),
             loads: Loads::default(),
             runners: Runners::default(),
@@ -151,14 +150,10 @@ impl Core {
         self.timers.next()
     }
 
-    /// A reference that no open or waiting stream has.
-    pub fn new_stream(&mut self) -> StreamRef {
-        loop {
-            let stream = self.tunnel.next_ref();
-            if !self.tunnel.has(stream) && !self.waiting.has(stream) {
-                return stream;
-            }
-        }
+    /// Whether a stream of this reference is open or waiting.
+    #[must_use]
+    pub fn has_stream(&self, stream: StreamRef) -> bool {
+        self.tunnel.has(stream) || self.waiting.has(stream)
     }
 
     /// How the gateway does.

@@ -1,14 +1,26 @@
 //! The HTTP server: runners connect here, every other request goes to the routes it was given.
 
+mod accept;
+mod upgrade;
+
 use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::GatewayHandle;
+use super::core::ConnectionId;
 
 /// Whatever a response body can fail with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -24,3 +36,78 @@ pub type Routes =
 /// Where a request came from; an extension of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
+
+/// How the listener is set up.
+#[derive(Clone, Debug)]
+pub struct ListenerSettings {
+    /// What runners must present; without it everyone is let in.
+    pub admin_token: Option<SecretString>,
+    /// How long a runner may take to read what it is sent.
+    pub write_timeout: Duration,
+}
+
+/// The HTTP server of a gateway.
+pub struct Listener {
+    gateway: GatewayHandle,
+    settings: ListenerSettings,
+    routes: Routes,
+    connections: AtomicU64,
+    /// HTTP connections and runners' sockets.
+    tasks: TaskTracker,
+    /// No new requests.
+    closing: CancellationToken,
+    /// Nothing more at all.
+    ended: CancellationToken,
+}
+
+impl Default for ListenerSettings {
+    fn default() -> Self {
+        ListenerSettings { admin_token: None, write_timeout: Duration::from_secs(30) }
+    }
+}
+
+impl Listener {
+    /// A server that hands what is not a runner's to `routes`.
+    #[must_use]
+    pub fn new(gateway: GatewayHandle, settings: ListenerSettings, routes: Routes) -> Arc<Self> {
+        Arc::new(Listener {
+            gateway,
+            settings,
+            routes,
+            connections: AtomicU64::new(0),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        })
+    }
+
+    /// Accepts connections until [`Listener::close`].
+    pub async fn serve(self: Arc<Self>, socket: TcpListener) {
+        accept::run(&self, socket).await;
+    }
+
+    /// Accepts no more connections, and no more requests on those there are.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// Waits until every connection has ended, at most for `within`; then ends those that are left.
+    pub async fn finish(&self, within: Duration) {
+        self.closing.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(within, self.tasks.wait()).await.is_err() {
+            self.ended.cancel();
+            self.tasks.wait().await;
+        }
+    }
+
+    fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

@@ -51,6 +51,7 @@ impl Core {
                 }
                 self.answer(call, Ok(Answer::Done));
             }
+            CallRequest::Settle => self.answer(call, Ok(Answer::Done)),
         }
     }
 

@@ -108,7 +108,7 @@ pub enum Answer {
     },
     /// To `CreateNamespace`.
     Namespace(NamespaceRecord),
-    /// To `Destroy` and `DropRunnerConfig`.
+    /// To `Destroy`, `DropRunnerConfig` and `Settle`.
     Done,
     /// To `PutRunnerConfig`.
     ConfigPut {

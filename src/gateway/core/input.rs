@@ -39,7 +39,7 @@ pub enum Input {
     },
     /// A client wants a stream to an actor.
     Open {
-        /// As handed out by [`Core::new_stream`](super::Core::new_stream).
+        /// One for which [`Core::has_stream`](super::Core::has_stream) is false.
         stream: StreamRef,
         /// The actor.
         actor_id: Arc<str>,
@@ -144,4 +144,6 @@ pub enum CallRequest {
         /// The pool.
         pool: Arc<str>,
     },
+    /// Nothing but the answer, once everything decided before is durable.
+    Settle,
 }

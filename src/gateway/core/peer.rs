@@ -197,7 +197,7 @@ impl Core {
             peer.state = State::Open { runner_id: runner_id.clone() };
         }
         info!(%runner_id, pool = %init.name, version = init.version, "runner connected");
-        self.runner_connected(connection, &runner_id, now);
+        self.runner_connected(connection, &runner_id);
     }
 
     fn pong(&mut self, connection: ConnectionId, runner_id: &str, ts: i64, now: Now) {

@@ -201,7 +201,7 @@ impl Core {
     }
 
     /// Greets a runner and gives it everything it may have missed.
-    pub(super) fn runner_connected(&mut self, connection: ConnectionId, runner_id: &Arc<str>, now: Now) {
+    pub(super) fn runner_connected(&mut self, connection: ConnectionId, runner_id: &Arc<str>) {
         let thresholds = &self.settings.thresholds;
         let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let message = ToClient::Init {

@@ -9,15 +9,13 @@ use greenroom_protocol::{MessageId, StreamId, ToClient, ToClientTunnel, ToServer
 use tracing::debug;
 
 use super::calls::STOPPING;
-use super::random::Random;
 use super::{ConnectionId, Core, Effect, StreamRef, headers};
 use crate::gateway::{GatewayError, StreamHead, StreamUp, TunnelEvent};
 
 /// All open streams.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tunnel {
     streams: BTreeMap<StreamRef, Stream>,
-    next: u32,
 }
 
 /// A stream that has reached its runner.
@@ -53,17 +51,6 @@ enum Kind {
 }
 
 impl Tunnel {
-    /// Counts from a number that an earlier process did not count from.
-    pub(super) fn new(random: &mut Random) -> Self {
-        let next = random.next().to_le_bytes();
-        Tunnel { streams: BTreeMap::new(), next: u32::from_le_bytes([next[0], next[1], next[2], next[3]]) }
-    }
-
-    pub(super) fn next_ref(&mut self) -> StreamRef {
-        self.next = self.next.wrapping_add(1);
-        StreamRef(self.next)
-    }
-
     pub(super) fn has(&self, stream: StreamRef) -> bool {
         self.streams.contains_key(&stream)
     }

@@ -1,0 +1,324 @@
+//! The one loop that owns the core: feeds it what happened, performs what it decides, keeps back what has to wait for
+//! the disk.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytestring::ByteString;
+use greenroom_protocol::{KvResponse, ToClient, ToServer};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tracing::{debug, error};
+
+use super::connection::Outlet;
+use super::core::{Answer, CallId, CallRequest, ConnectionId, Core, Effect, Hello, Input, LoadId, Now, StreamRef};
+use super::handle::Namespaces;
+use super::{GatewayError, GatewayHealth, LiveRunner, OpenStream, StreamEventSender, StreamUp, TunnelEvent};
+use crate::store::{Found, StoreError, StoreHandle};
+
+/// What others want of the driver. Bounded: who has to wait stops reading from its socket.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// A runner's socket is open.
+    Connected { hello: Hello, outlet: Outlet, connection: ConnectionId },
+    /// A runner said something.
+    Received { connection: ConnectionId, message: ToServer, _memory: Option<OwnedSemaphorePermit> },
+    /// A runner said something that cannot be read.
+    Malformed { connection: ConnectionId, text: bool },
+    /// A runner's socket is gone.
+    Disconnected { connection: ConnectionId },
+    /// A client wants a stream.
+    Open { stream: StreamRef, open: OpenStream, reply: oneshot::Sender<Result<(), GatewayError>> },
+    /// A client says more.
+    Client { stream: StreamRef, up: StreamUp, _memory: Option<OwnedSemaphorePermit> },
+    /// A client is gone.
+    ClientGone { stream: StreamRef },
+    /// Somebody wants something done.
+    Call { request: CallRequest, reply: oneshot::Sender<Result<Answer, GatewayError>> },
+    /// Somebody asks about the runners.
+    LiveRunners { reply: oneshot::Sender<BTreeMap<Arc<str>, LiveRunner>> },
+    /// Somebody asks how the gateway does.
+    Health { reply: oneshot::Sender<GatewayHealth> },
+    /// The gateway is to stop.
+    Shutdown { done: oneshot::Sender<()> },
+}
+
+/// What must reach the driver at once, from those that cannot wait. There is at most one per commit, question and
+/// stream.
+#[derive(Debug)]
+pub(super) enum Aside {
+    /// A commit is durable, or failed.
+    Committed { seq: u64, result: Result<(), StoreError> },
+    /// The store answered.
+    Loaded { load: LoadId, result: Result<Found, StoreError> },
+    /// A client is gone.
+    ClientGone { stream: StreamRef },
+}
+
+/// The loop and everything it owns.
+#[derive(Debug)]
+pub(super) struct Driver {
+    core: Core,
+    store: StoreHandle,
+    namespaces: Arc<Namespaces>,
+    asides_sender: mpsc::UnboundedSender<Aside>,
+    connections: HashMap<ConnectionId, Outlet>,
+    opening: HashMap<StreamRef, oneshot::Sender<Result<(), GatewayError>>>,
+    clients: HashMap<StreamRef, StreamEventSender>,
+    calls: HashMap<CallId, oneshot::Sender<Result<Answer, GatewayError>>>,
+    next_call: u64,
+    /// The last commit that is durable.
+    durable: u64,
+    /// What waits for a later one.
+    held: BTreeMap<u64, Vec<Effect>>,
+    /// Clients that turned out to be gone while something was handed to them.
+    gone: Vec<StreamRef>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        core: Core,
+        store: StoreHandle,
+        namespaces: Arc<Namespaces>,
+        asides_sender: mpsc::UnboundedSender<Aside>,
+    ) -> Self {
+        Driver {
+            core,
+            store,
+            namespaces,
+            asides_sender,
+            connections: HashMap::new(),
+            opening: HashMap::new(),
+            clients: HashMap::new(),
+            calls: HashMap::new(),
+            next_call: 0,
+            durable: 0,
+            held: BTreeMap::new(),
+            gone: Vec::new(),
+        }
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// When the store failed: nothing that was not durable has been told to anyone, and nothing more can be done.
+    pub(super) async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        mut asides: mpsc::UnboundedReceiver<Aside>,
+    ) -> Result<(), StoreError> {
+        let mut order_batch = Vec::with_capacity(BATCH);
+        let mut aside_batch = Vec::with_capacity(BATCH);
+        let mut stopping = None;
+        // What the core decided when it was made.
+        self.perform_all(now());
+        loop {
+            if stopping.is_some() && self.held.is_empty() {
+                return Ok(());
+            }
+            let due = self.core.poll_timeout();
+            let room = self.store.has_room();
+            tokio::select! {
+                biased;
+                count = asides.recv_many(&mut aside_batch, BATCH) => if count == 0 { return Ok(()) },
+                count = orders.recv_many(&mut order_batch, BATCH), if room => if count == 0 { return Ok(()) },
+                // What is due is done below in any case; this is only for when nothing else happens.
+                () = sleep_until(due) => {}
+                () = self.store.room(), if !room => continue,
+            }
+            let now = now();
+            if due.is_some_and(|due| due <= now.instant) {
+                self.core.handle_timeout(now);
+                self.perform_all(now);
+            }
+            for aside in aside_batch.drain(..) {
+                self.aside(aside, now)?;
+                self.perform_all(now);
+            }
+            for order in order_batch.drain(..) {
+                if let Order::Shutdown { done } = order {
+                    self.core.handle(Input::Shutdown, now);
+                    stopping = Some(done);
+                } else {
+                    self.order(order, now);
+                }
+                self.perform_all(now);
+            }
+        }
+    }
+
+    fn order(&mut self, order: Order, now: Now) {
+        match order {
+            Order::Connected { hello, outlet, connection } => {
+                self.connections.insert(connection, outlet);
+                self.core.handle(Input::Connected { connection, hello }, now);
+            }
+            Order::Received { connection, message, _memory } => {
+                self.core.handle(Input::Received { connection, message }, now);
+            }
+            Order::Malformed { connection, text } => self.core.handle(Input::Malformed { connection, text }, now),
+            Order::Disconnected { connection } => {
+                self.connections.remove(&connection);
+                self.core.handle(Input::Disconnected { connection }, now);
+            }
+            Order::Open { stream, open: OpenStream { actor_id, head, events }, reply } => {
+                if reply.is_closed() {
+                    return;
+                }
+                if self.core.has_stream(stream) {
+                    // Four billion streams later, one of the first is still open.
+                    let _ = reply.send(Err(GatewayError::Unavailable("try again")));
+                    return;
+                }
+                self.opening.insert(stream, reply);
+                self.clients.insert(stream, events);
+                self.core.handle(Input::Open { stream, actor_id, head }, now);
+            }
+            Order::Client { stream, up, _memory } => self.core.handle(Input::Client { stream, up }, now),
+            Order::ClientGone { stream } => self.client_gone(stream, now),
+            Order::Call { request, reply } => {
+                self.next_call += 1;
+                let call = CallId(self.next_call);
+                self.calls.insert(call, reply);
+                self.core.handle(Input::Call { call, request }, now);
+            }
+            Order::LiveRunners { reply } => {
+                // Who asked may be gone; so here and below.
+                let _ = reply.send(self.core.live_runners());
+            }
+            Order::Health { reply } => {
+                let _ = reply.send(self.core.health());
+            }
+            // Dealt with by the loop, which it ends.
+            Order::Shutdown { done } => drop(done),
+        }
+    }
+
+    fn aside(&mut self, aside: Aside, now: Now) -> Result<(), StoreError> {
+        match aside {
+            Aside::Committed { seq, result } => {
+                if let Err(error) = result {
+                    error!(%error, "the store failed; stopping, since nothing can be promised any more");
+                    return Err(error);
+                }
+                self.durable = seq;
+                while let Some(entry) = self.held.first_entry()
+                    && *entry.key() <= seq
+                {
+                    for effect in entry.remove() {
+                        self.perform(effect);
+                    }
+                }
+            }
+            Aside::Loaded { load, result } => self.core.handle(Input::Loaded { load, found: result? }, now),
+            Aside::ClientGone { stream } => self.client_gone(stream, now),
+        }
+        Ok(())
+    }
+
+    fn client_gone(&mut self, stream: StreamRef, now: Now) {
+        self.clients.remove(&stream);
+        self.opening.remove(&stream);
+        self.core.handle(Input::ClientGone { stream }, now);
+    }
+
+    fn perform_all(&mut self, now: Now) {
+        loop {
+            while let Some(effect) = self.core.poll_effect() {
+                let after = effect.after();
+                if after > self.durable {
+                    self.held.entry(after).or_default().push(effect);
+                } else {
+                    self.perform(effect);
+                }
+            }
+            let Some(stream) = self.gone.pop() else { return };
+            self.client_gone(stream, now);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Commit { seq, changes } => {
+                let asides = self.asides_sender.clone();
+                // A driver that is gone waits for nothing; so below.
+                self.store.submit_commit(changes, move |result| {
+                    let _ = asides.send(Aside::Committed { seq, result });
+                });
+            }
+            Effect::Load { load, query } => {
+                let asides = self.asides_sender.clone();
+                self.store.submit_read(query, move |result| {
+                    let _ = asides.send(Aside::Loaded { load, result });
+                });
+            }
+            Effect::Kv { connection, request_id, actor_id, request } => {
+                let Some(outlet) = self.connections.get(&connection).cloned() else { return };
+                self.store.submit_kv(actor_id, request, move |result| {
+                    let response = result.unwrap_or_else(|error| {
+                        error!(%error, "storage request failed");
+                        KvResponse::Error { message: ByteString::from_static("the gateway's storage failed") }
+                    });
+                    outlet.send(ToClient::Kv { request_id, response });
+                });
+            }
+            Effect::Send { connection, message, after: _ } => {
+                if let Some(outlet) = self.connections.get(&connection) {
+                    outlet.send(message);
+                }
+            }
+            Effect::Close { connection, code, reason, after: _ } => {
+                if let Some(outlet) = self.connections.remove(&connection) {
+                    outlet.close(code, reason);
+                }
+            }
+            Effect::Opened { stream } => {
+                if let Some(reply) = self.opening.remove(&stream) {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+            Effect::Refused { stream, error } => {
+                self.clients.remove(&stream);
+                if let Some(reply) = self.opening.remove(&stream) {
+                    let _ = reply.send(Err(error));
+                }
+            }
+            Effect::Deliver { stream, event } => self.deliver(stream, event),
+            Effect::Answer { call, answer, after: _ } => {
+                if let Some(reply) = self.calls.remove(&call) {
+                    let _ = reply.send(answer);
+                }
+            }
+            Effect::Namespace { record, after: _ } => self.namespaces.add(record),
+        }
+    }
+
+    fn deliver(&mut self, stream: StreamRef, event: TunnelEvent) {
+        let Some(client) = self.clients.get(&stream) else { return };
+        let last = event.is_last();
+        if client.try_send(event).is_err() {
+            debug!(stream = stream.0, "client gone or too slow, stream given up");
+            self.clients.remove(&stream);
+            self.gone.push(stream);
+        } else if last {
+            self.clients.remove(&stream);
+        }
+    }
+}
+
+/// Reads both clocks.
+pub(super) fn now() -> Now {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let wall_ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+    Now { instant: Instant::now(), wall_ms }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Inputs taken at once: enough to share the cost of waking up, few enough to look at the clock often.
+const BATCH: usize = 128;
