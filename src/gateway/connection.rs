@@ -130,7 +130,9 @@ where
             Some(Err(Error::Capacity(error))) => {
                 warn!(%error, "runner sent a frame that is too large, connection closed");
                 outlet.close(1009, "ws.message_too_large");
-                // The rest of the frame cannot be read past; the writer ends the connection.
+                // The runner is gone as far as the driver is concerned. The rest of the frame cannot be read past, so
+                // the writer ends the connection when the goodbye is out.
+                let _ = inlet.orders.send(Order::Disconnected { connection }).await;
                 return std::future::pending().await;
             }
             Some(Err(error)) => {

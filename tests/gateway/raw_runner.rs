@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use greenroom::gateway::{GatewayOptions, RunningGateway};
 use greenroom::protocol::{
-    Checkpoint, CommandWrapper, Event, EventWrapper, Init, MessageId, ToClient, ToClientTunnel, ToServer,
-    ToServerTunnel, Version,
+    Checkpoint, CommandWrapper, Event, EventWrapper, Init, KvRequest, KvResponse, MessageId, ToClient, ToClientTunnel,
+    ToServer, ToServerTunnel, Version,
 };
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -98,6 +98,24 @@ impl RawRunner {
         self.socket.send(frame).await.expect("sent");
     }
 
+    /// As [`RawRunner::send_frame`]; answers whether the gateway took it all.
+    pub async fn send_frame_or_break(&mut self, frame: Message) -> bool {
+        self.socket.send(frame).await.is_ok()
+    }
+
+    pub async fn kv(&mut self, life: &Checkpoint, request_id: u32, request: KvRequest) {
+        let actor_id = life.actor_id.clone();
+        self.send(ToServer::Kv { actor_id, request_id, request }).await;
+    }
+
+    pub async fn kv_answer(&mut self) -> (u32, KvResponse) {
+        self.expect(|message| match message {
+            ToClient::Kv { request_id, response } => Some((*request_id, response.clone())),
+            _ => None,
+        })
+        .await
+    }
+
     /// The next message but pings, which are answered.
     pub async fn next(&mut self) -> ToClient {
         if !self.kept.is_empty() {
@@ -114,6 +132,7 @@ impl RawRunner {
                     ToClient::Ping { ts } => self.send(ToServer::Pong { ts }).await,
                     message => return message,
                 },
+                Message::Pong(_) => {}
                 other => panic!("unexpected {other:?}"),
             }
         }
