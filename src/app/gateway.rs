@@ -1,13 +1,65 @@
 //! `greenroom gateway`: the embedded gateway alone.
 
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::app::Exit;
 use crate::app::signals::Signals;
 use crate::config::GatewaySettings;
+use crate::gateway::{GatewayFailure, GatewayHandle, GatewayOptions, RunningGateway};
+use crate::telemetry::fields;
 
 /// Runs until it is told to stop.
-pub(super) async fn run(_settings: GatewaySettings, _signals: Signals) -> Exit {
-    error!("the gateway is not wired yet");
+pub(super) async fn run(settings: GatewaySettings, mut signals: Signals) -> Exit {
+    let mut gateway = match start(&settings).await {
+        Ok(gateway) => gateway,
+        Err(exit) => return exit,
+    };
+    let handle = gateway.handle().clone();
+    let failure = tokio::select! {
+        failure = gateway.failed() => Some(failure),
+        () = signals.stop(async || report(&handle).await) => None,
+    };
+    stop(gateway, failure, &mut signals).await
+}
+
+/// Starts a gateway with these settings.
+pub(super) async fn start(settings: &GatewaySettings) -> Result<RunningGateway, Exit> {
+    let mut options = GatewayOptions::new(settings.listen, &settings.data_dir);
+    options.admin_token.clone_from(&settings.admin_token);
+    options.thresholds.runner_lost = settings.runner_lost_after;
+    RunningGateway::start(options).await.map_err(|error| failed(&error))
+}
+
+/// Stops a gateway; one more signal stops waiting for it.
+pub(super) async fn stop(gateway: RunningGateway, failure: Option<GatewayFailure>, signals: &mut Signals) -> Exit {
+    let stopped = tokio::select! {
+        stopped = gateway.stop() => stopped,
+        () = signals.stop(async || info!("status: the gateway is stopping")) => {
+            warn!("stopped before everyone was told; what was acknowledged is on disk");
+            Ok(())
+        }
+    };
+    match (failure, stopped) {
+        (Some(error), _) | (None, Err(error)) => failed(&error),
+        (None, Ok(())) => Exit::Clean,
+    }
+}
+
+/// Writes to the log how the gateway is doing.
+pub(super) async fn report(gateway: &GatewayHandle) {
+    match gateway.health().await {
+        Ok(health) => info!(
+            runners = health.connected_runners,
+            awake_actors = health.awake_actors,
+            streams = health.streams,
+            waiting_streams = health.waiting_streams,
+            "status of the gateway"
+        ),
+        Err(error) => warn!({ fields::ERROR } = %error, "status of the gateway"),
+    }
+}
+
+fn failed(error: &GatewayFailure) -> Exit {
+    error!({ fields::ERROR } = %error, "the gateway cannot go on");
     Exit::Internal
 }

@@ -58,14 +58,14 @@ pub fn builder(settings: &RunSettings) -> runner::Builder {
 
 /// Waits for the end of the runner: by itself, or drained at the first request to stop, or at once at the second.
 pub(super) async fn until_stopped(runner: &RunnerHandle, settings: &RunSettings, signals: &mut Signals) -> Exit {
-    let report = || report(runner);
+    let report = async || report(runner);
     tokio::select! {
         exit = runner.wait() => return ended(exit),
-        () = signals.stop(report) => runner.drain(settings.drain_timeout).await,
+        () = signals.stop(&report) => runner.drain(settings.drain_timeout).await,
     }
     tokio::select! {
         exit = runner.wait() => return ended(exit),
-        () = signals.stop(report) => runner.stop_now().await,
+        () = signals.stop(&report) => runner.stop_now().await,
     }
     ended(runner.wait().await)
 }
@@ -78,7 +78,7 @@ pub(super) fn warn_of(settings: &RunSettings) {
     }
 }
 
-fn report(runner: &RunnerHandle) {
+pub(super) fn report(runner: &RunnerHandle) {
     let status = runner.status();
     info!(
         link = ?status.link,

@@ -33,7 +33,7 @@ impl Signals {
     /// Resolves at the next TERM or INT: the first means drain, then stop; the one after it means stop now.
     ///
     /// On USR1 `report` writes a status record to the log. HUP is taken and refused with a record. Cancel-safe.
-    pub async fn stop(&mut self, report: impl Fn()) {
+    pub async fn stop(&mut self, report: impl AsyncFn()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {
@@ -47,7 +47,7 @@ impl Signals {
                 _ = self.hangup.recv() => {
                     warn!({ fields::SIGNAL } = "HUP", "reload is not built yet; restart to apply new settings");
                 }
-                _ = self.user1.recv() => report(),
+                _ = self.user1.recv() => report().await,
             }
         }
     }

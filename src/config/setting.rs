@@ -269,7 +269,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: Some("GREENROOM_NAMESPACE"),
         kind: Kind::Name,
         default: Fallback::Text("default"),
-        commands: RUNNER,
+        commands: RUN,
         reload: Reload::Restart,
         built: true,
         help: "The namespace at the gateway",

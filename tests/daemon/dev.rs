@@ -1,0 +1,95 @@
+//! `greenroom dev`: what it prints works.
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::process::Daemon;
+
+#[tokio::test]
+async fn the_printed_addresses_answer_and_the_count_outlives_sleep_and_restart() {
+    let mut dev = start(tempfile::tempdir().unwrap()).await;
+    let (counter, socket) = printed(&mut dev).await;
+    assert_eq!(get(&counter).await, (200, "1\n".to_owned()));
+
+    let (mut socket, _) = tokio_tungstenite::connect_async(socket).await.unwrap();
+    socket.send(Message::text("hello")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("2 hello"));
+    socket.close(None).await.unwrap();
+
+    assert_eq!(get(&format!("{counter}sleep")).await.0, 202);
+    assert_eq!(get(&counter).await, (200, "3\n".to_owned()));
+
+    let (echo, socket) = printed(&mut dev).await;
+    assert_eq!(request("POST", &echo, "body").await, (200, "body".to_owned()));
+    let (mut socket, _) = tokio_tungstenite::connect_async(socket).await.unwrap();
+    socket.send(Message::binary(vec![0, 255])).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(vec![0, 255]));
+
+    let data = dev.stop().await;
+    let mut dev = start(data).await;
+    let (counter, _) = printed(&mut dev).await;
+    assert_eq!(get(&counter).await, (200, "4\n".to_owned()));
+    dev.stop().await;
+}
+
+#[tokio::test]
+async fn the_printed_request_for_another_actor_is_right() {
+    let mut dev = start(tempfile::tempdir().unwrap()).await;
+    let line = dev.line("curl -X PUT").await;
+    let [_, url, _, _, _, body, ..] = line.split('\'').collect::<Vec<_>>()[..] else { panic!("{line}") };
+    let (status, answer) = request("PUT", url, body).await;
+    assert_eq!(status, 200, "{answer}");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["created"], true);
+    let id = answer["actor"]["actor_id"].as_str().unwrap();
+    let gateway = url.split_once("/actors").unwrap().0;
+    assert_eq!(get(&format!("{gateway}/gateway/{id}/")).await, (200, "1\n".to_owned()));
+    dev.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut gateway = Daemon::start(tempfile::tempdir().unwrap(), &["gateway", "--listen", &address]);
+    let record = gateway.record("the gateway cannot go on").await;
+    assert!(record["error"].as_str().unwrap().contains(&address), "{record}");
+    assert_eq!(gateway.exit_code().await, 70);
+}
+
+async fn start(data: tempfile::TempDir) -> Daemon {
+    Daemon::start(data, &["dev", "--listen", "127.0.0.1:0", "--admin", "off"])
+}
+
+/// The next two addresses that `dev` prints.
+async fn printed(dev: &mut Daemon) -> (String, String) {
+    let curl = dev.line("curl http://").await;
+    let socket = dev.line("ws://").await;
+    (curl.strip_prefix("curl ").unwrap().to_owned(), socket)
+}
+
+async fn get(url: &str) -> (u16, String) {
+    request("GET", url, "").await
+}
+
+async fn request(method: &str, url: &str, body: &str) -> (u16, String) {
+    let uri: hyper::Uri = url.parse().unwrap();
+    let stream = TcpStream::connect(uri.authority().unwrap().as_str()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(uri.path_and_query().unwrap().as_str())
+        .header("host", uri.authority().unwrap().as_str())
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}

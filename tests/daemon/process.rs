@@ -1,0 +1,95 @@
+//! The command as a process.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+
+/// A running command, its log and its output.
+pub struct Daemon {
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    output: Lines<BufReader<ChildStdout>>,
+    pub dir: TempDir,
+}
+
+impl Daemon {
+    /// Starts `greenroom run` without actors.
+    pub fn run(endpoint: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start(dir, &["run", "--endpoint", endpoint, "--admin", "off"])
+    }
+
+    /// Starts a command that keeps its data in this directory.
+    pub fn start(dir: TempDir, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_greenroom"))
+            .args(arguments)
+            .args(["--log-format", "json", "--data-dir"])
+            .arg(dir.path().join("data"))
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        Daemon { child, log, output, dir }
+    }
+
+    /// The next line on stdout that contains this.
+    pub async fn line(&mut self, part: &str) -> String {
+        let find = async {
+            while let Some(line) = self.output.next_line().await.unwrap() {
+                if line.contains(part) {
+                    return line.trim().to_owned();
+                }
+            }
+            panic!("the output ended without {part:?}");
+        };
+        tokio::time::timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("no line has {part:?}"))
+    }
+
+    /// The next record with this message.
+    pub async fn record(&mut self, message: &str) -> Value {
+        let find = async {
+            while let Some(line) = self.log.next_line().await.unwrap() {
+                let record: Value = serde_json::from_str(&line).unwrap();
+                if record["message"] == message {
+                    return record;
+                }
+            }
+            panic!("the log ended without {message:?}");
+        };
+        tokio::time::timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("no record says {message:?}"))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    pub async fn exit_code(&mut self) -> i32 {
+        let exit = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        exit.expect("the daemon ends in time").unwrap().code().expect("the daemon is not killed by a signal")
+    }
+
+    /// Stops politely, and expects an end without a complaint. Answers with the data for another start.
+    pub async fn stop(mut self) -> TempDir {
+        self.signal(Signal::TERM);
+        assert_eq!(self.exit_code().await, 0);
+        while let Some(line) = self.log.next_line().await.unwrap() {
+            let record: Value = serde_json::from_str(&line).unwrap();
+            assert!(record["level"] != "ERROR", "{record}");
+        }
+        self.dir
+    }
+}
+
+/// Far more than any of this takes; a busy machine is no failure.
+const PATIENCE: Duration = Duration::from_secs(30);
