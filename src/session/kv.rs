@@ -243,3 +243,56 @@ const BYTES_MAX: usize = 128 * 1024 * 1024;
 const CONNECTIONS_MAX: u32 = 5;
 
 const LIST_TOO_LARGE: &str = "the entries are larger together than one answer carries; ask for fewer with a limit";
+
+#[cfg(test)]
+mod tests {
+    use greenroom_protocol::{ActorConfig, Checkpoint, Command, CommandWrapper, Init, InitMetadata, ToClient};
+
+    use super::*;
+    use crate::session::{Features, Input, Settings};
+
+    #[test]
+    fn requests_keep_their_answers_apart_when_the_id_on_the_wire_wraps() {
+        let now = Instant::now();
+        let mut session = open_with_actor(now);
+        session.storage.next = u64::from(u32::MAX) - 1;
+        let mut ids = Vec::new();
+        for ticket in 0..4 {
+            let request = KvRequest::Get { keys: vec![] };
+            session.handle(Input::Kv { actor: ActorKey::new("a", 0), ticket, request }, now);
+            while let Some(effect) = session.poll_effect(now) {
+                if let Effect::Send(ToServer::Kv { request_id, .. }) = effect {
+                    ids.push(request_id);
+                }
+            }
+        }
+        assert_eq!(ids, [u32::MAX - 1, u32::MAX, 0, 1]);
+        for (ticket, id) in [(2, 0), (0, u32::MAX - 1), (3, 1), (1, u32::MAX)] {
+            session.handle(Input::Received(ToClient::Kv { request_id: id, response: KvResponse::Put }), now);
+            let answer = session.poll_effect(now);
+            assert_eq!(answer, Some(Effect::KvDone { ticket, result: Ok(KvResponse::Put) }));
+        }
+        assert_eq!((session.storage.bytes, session.storage.pending.len()), (0, 0));
+    }
+
+    fn open_with_actor(now: Instant) -> Session {
+        let init =
+            Init { name: "pool".into(), version: 1, total_slots: 1, prepopulate_actor_names: None, metadata: None };
+        let kv_timeout = Duration::from_secs(30);
+        let settings = Settings { init, version: Version::V7, kv_timeout, lost_lives: vec![], seed: 1 };
+        let mut session = Session::new(settings);
+        session.handle(Input::Dialed { features: Features::default() }, now);
+        let metadata = InitMetadata {
+            runner_lost_threshold: 15_000,
+            actor_stop_threshold: None,
+            serverless_drain_grace_period: None,
+        };
+        session.handle(Input::Received(ToClient::Init { runner_id: "r".into(), metadata }), now);
+        let config = ActorConfig { name: "n".into(), key: None, create_ts: 0, input: None };
+        let command = Command::Start { config, hibernating: vec![] };
+        let checkpoint = Checkpoint { actor_id: "a".into(), generation: 0, index: 0 };
+        session.handle(Input::Received(ToClient::Commands(vec![CommandWrapper { checkpoint, command }])), now);
+        while session.poll_effect(now).is_some() {}
+        session
+    }
+}

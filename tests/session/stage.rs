@@ -120,14 +120,8 @@ impl Stage {
     }
 
     pub fn greet(&mut self) -> Vec<Effect> {
-        let runner_id = self.runner_id.into();
-        let lost = i64::try_from(LOST_AFTER.as_millis()).expect("small");
-        let metadata = InitMetadata {
-            runner_lost_threshold: lost,
-            actor_stop_threshold: Some(1_800_000),
-            serverless_drain_grace_period: None,
-        };
-        self.receive(ToClient::Init { runner_id, metadata })
+        let init = init(self.runner_id);
+        self.handle(init)
     }
 
     pub fn cut(&mut self) -> Vec<Effect> {
@@ -217,6 +211,15 @@ impl Stage {
     pub fn drain(&mut self, within: Duration) -> Vec<Effect> {
         self.handle(Input::Drain { within })
     }
+}
+
+pub fn init(runner_id: &str) -> Input {
+    let metadata = InitMetadata {
+        runner_lost_threshold: i64::try_from(LOST_AFTER.as_millis()).expect("small"),
+        actor_stop_threshold: Some(1_800_000),
+        serverless_drain_grace_period: None,
+    };
+    Input::Received(ToClient::Init { runner_id: runner_id.into(), metadata })
 }
 
 pub fn key(actor: &str, generation: u32) -> ActorKey {
