@@ -49,6 +49,7 @@ impl Builder {
             runner_key: format!("{:032x}", rand::random::<u128>()),
             token: None,
             version: Version::LATEST,
+            silence: SILENCE,
         };
         Builder {
             target,
@@ -133,6 +134,14 @@ impl Builder {
         self
     }
 
+    /// How long a gateway may say nothing before the connection counts as broken; 15 s unless set. Gateways ping every
+    /// 3 s.
+    #[must_use]
+    pub fn gateway_silence(mut self, silence: Duration) -> Self {
+        self.target.silence = silence;
+        self
+    }
+
     /// Runs actors of this name on a host.
     #[must_use]
     pub fn actor(self, name: impl Into<Arc<str>>, host: impl ActorHost) -> Self {
@@ -193,5 +202,7 @@ impl fmt::Debug for Builder {
     }
 }
 
+/// How long a gateway may say nothing: five of its pings, and as long as it waits for our answers to them.
+const SILENCE: Duration = Duration::from_secs(15);
 /// How long a storage request waits for its answer: what the TypeScript runner's users are used to.
 const KV_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,10 +1,10 @@
 //! The one loop that owns the session.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use greenroom_protocol::KvResponse;
+use greenroom_protocol::{KvResponse, close};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
@@ -33,6 +33,8 @@ pub(super) struct Driver {
     pub(super) journal: Option<Journal>,
     pub(super) status: watch::Sender<Status>,
     pub(super) exit: Option<Exit>,
+    /// Calls taken and not handled yet, because the socket is behind.
+    held_calls: VecDeque<Call>,
     next_ticket: u64,
     stop_by: Option<Instant>,
 }
@@ -91,6 +93,7 @@ impl Driver {
             journal,
             status,
             exit: None,
+            held_calls: VecDeque::new(),
             next_ticket: 0,
             stop_by: None,
         };
@@ -139,9 +142,13 @@ impl Driver {
             SocketState::None | SocketState::Dialing(_) => None,
         };
         let behind = outgoing.as_ref().is_some_and(crate::socket::Outgoing::is_behind);
+        if !behind && !self.held_calls.is_empty() {
+            return Event::Calls(Vec::new());
+        }
         let mut taken = Vec::new();
         tokio::select! {
-            event = self.socket.next() => event,
+            // A gateway that does not take our answers is not asked for more work either, or the streams would pile up.
+            event = self.socket.next(), if !behind => event,
             count = calls.recv_many(&mut taken, BATCH), if !behind => {
                 debug_assert!(count > 0, "the driver holds a sender itself");
                 Event::Calls(taken)
@@ -180,13 +187,25 @@ impl Driver {
                 }
             }
             Event::Calls(calls) => {
-                for call in calls {
+                self.held_calls.extend(calls);
+                while !self.is_behind()
+                    && let Some(call) = self.held_calls.pop_front()
+                {
                     self.take_call(call, now);
+                    self.perform_effects();
                 }
             }
             Event::Command(Some(command)) => self.take_command(command, now),
             // Every handle is gone; the runner goes on until it is refused.
             Event::Command(None) | Event::Tick => {}
+        }
+    }
+
+    /// More waits to be written than should be.
+    fn is_behind(&self) -> bool {
+        match &self.socket {
+            SocketState::Open(connection) => connection.outgoing.is_behind(),
+            SocketState::None | SocketState::Dialing(_) => false,
         }
     }
 
@@ -263,8 +282,8 @@ impl Driver {
             }
             Command::StopNow => {
                 info!(actors = self.actors.len(), "stopping at once");
-                for hosted in self.actors.values() {
-                    hosted.handle.kill();
+                for key in self.actors.keys() {
+                    self.session.handle(Input::Kill(key.clone()), now);
                 }
                 self.stop_by = Some(now + STOP_NOW);
             }
@@ -287,6 +306,11 @@ impl Driver {
 
     /// Ends what is left and answers everyone who still waits.
     async fn finish(mut self, exit: Exit, calls: &mut mpsc::Receiver<Call>) -> Exit {
+        match std::mem::replace(&mut self.socket, SocketState::None) {
+            SocketState::None => {}
+            SocketState::Dialing(task) => task.abort(),
+            SocketState::Open(connection) => connection.finish(1000, close::RUNNER_SHUTDOWN, GOODBYE).await,
+        }
         for hosted in self.actors.values() {
             hosted.handle.kill();
         }
@@ -311,6 +335,13 @@ impl Driver {
         if !in_time {
             tracing::warn!(actors = self.actors.len(), "actors left behind");
         }
+        self.status.send_modify(|status| {
+            status.link = LinkStatus::Closed;
+            status.actors = self.actors.len();
+            if let Exit::Refused(reason) = &exit {
+                status.reason = Some(reason.clone());
+            }
+        });
         exit
     }
 }
@@ -355,5 +386,7 @@ const COMMANDS: usize = 64;
 const BATCH: usize = 256;
 /// How long opening a socket may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the gateway may take to read the rest.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// What ending processes may take at the very end.
 const STOP_NOW: Duration = Duration::from_secs(2);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use greenroom_protocol::{ToServer, ToServerTunnel};
 use tracing::{debug, error, info, warn};
 
 use crate::actor::{ActorKey, Outcome};
@@ -30,11 +31,7 @@ impl Driver {
                     connection.outgoing.close(code, reason);
                 }
             }
-            Effect::Send(message) => {
-                if let SocketState::Open(connection) = &self.socket {
-                    connection.outgoing.send(&message);
-                }
-            }
+            Effect::Send(message) => self.send(&message),
             Effect::Start(command) => self.start(command),
             Effect::Stop { key, reason } => {
                 info!(actor_id = %key.id, generation = key.generation, reason = reason.as_str(), "stopping actor");
@@ -43,7 +40,7 @@ impl Driver {
                 }
             }
             Effect::Kill { key } => {
-                warn!(actor_id = %key.id, generation = key.generation, "killing actor");
+                info!(actor_id = %key.id, generation = key.generation, "killing actor");
                 if let Some(hosted) = self.actors.get(&key) {
                     hosted.handle.kill();
                 }
@@ -52,7 +49,7 @@ impl Driver {
                 let (body, feed) = request_body(body, more);
                 let request = Request { stream: stream.id, method, path, headers, body };
                 let responder = Responder::new(actor.clone(), stream, self.calls.clone());
-                let hosted = self.actors.get(&actor);
+                let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.request(request, responder)) {
                     self.streams.add(stream, task, feed);
                 }
@@ -65,7 +62,7 @@ impl Driver {
             Effect::WebSocket { actor, stream, path, headers } => {
                 let request = WebSocketRequest { stream: stream.id, path, headers };
                 let (feed, socket) = WebSocket::new(actor.clone(), stream, self.calls.clone());
-                let hosted = self.actors.get(&actor);
+                let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.websocket(request, socket)) {
                     self.streams.add(stream, task, Feed::Frames(feed));
                 }
@@ -111,6 +108,20 @@ impl Driver {
         }
     }
 
+    /// Sends a message; in place of a response that no message can carry, it sends one that says so.
+    fn send(&self, message: &ToServer) {
+        let SocketState::Open(connection) = &self.socket else { return };
+        let Err(error) = connection.outgoing.send(message) else { return };
+        warn!(%error, "message not sent");
+        if let ToServer::Tunnel { id, message: ToServerTunnel::ResponseStart { .. } } = message {
+            let body = Some(format!("The actor's response cannot be sent: {error}\n").into());
+            let headers = vec![(ByteString::from_static("content-type"), ByteString::from_static("text/plain"))];
+            let instead = ToServerTunnel::ResponseStart { status: 502, headers, body, stream: false };
+            let sent = connection.outgoing.send(&ToServer::Tunnel { id: *id, message: instead });
+            debug_assert_eq!(sent, Ok(()), "a short message fits");
+        }
+    }
+
     fn start(&mut self, command: StartCommand) {
         let StartCommand { key, name, actor_key, create_ts, input, reason, hibernating: _ } = command;
         info!(actor_id = %key.id, generation = key.generation, %name, reason = reason.as_str(), "starting actor");
@@ -143,15 +154,15 @@ impl Driver {
         self.session.handle(Input::Reply { stream, reply }, Instant::now());
     }
 
-    /// The first loss of a link is worth a look, more of the same is not.
+    /// The first loss of a link is worth a look, what follows until it is back is not.
     fn tell_disconnected(&mut self, reason: String, retry_in: std::time::Duration) {
         self.socket = SocketState::None;
         let retry_ms = retry_in.as_millis();
-        let known = self.status.borrow().reason.as_ref() == Some(&reason);
-        if known {
-            debug!(%reason, retry_ms, "still not connected to the gateway");
-        } else {
-            warn!(%reason, retry_ms, "not connected to the gateway");
+        let before = self.status.borrow().reason.clone();
+        match before {
+            None => warn!(%reason, retry_ms, "not connected to the gateway"),
+            Some(before) if before == reason => debug!(%reason, retry_ms, "still not connected to the gateway"),
+            Some(_) => info!(%reason, retry_ms, "still not connected to the gateway"),
         }
         self.status.send_modify(|status| status.reason = Some(reason));
     }

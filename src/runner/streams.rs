@@ -35,6 +35,11 @@ pub(super) enum Feed {
 pub(super) struct Behind;
 
 impl Streams {
+    /// No more can be open at once.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.len() >= OPEN_MAX
+    }
+
     pub(super) fn add(&mut self, key: StreamKey, task: StreamTask, feed: Feed) {
         self.open.insert(key, Open { task, feed });
     }
@@ -89,3 +94,7 @@ impl Streams {
         }
     }
 }
+
+/// Requests and sockets open at once, beyond which new ones are refused: far more than any gateway has clients for one
+/// runner, and few enough for the memory of a small machine.
+const OPEN_MAX: usize = 262_144;

@@ -35,6 +35,8 @@ pub struct Target {
     pub token: Option<SecretString>,
     /// The protocol version spoken.
     pub version: Version,
+    /// A gateway that says nothing for this long is gone.
+    pub silence: Duration,
 }
 
 /// Why no socket was opened. The text names the address and the setting to look at.
@@ -103,6 +105,10 @@ async fn open(target: &Target, address: &str) -> Result<Connection, DialError> {
     let tcp = TcpStream::connect((target.endpoint.host.as_str(), target.endpoint.port)).await.map_err(unreachable)?;
     // Small messages must not wait for each other's acknowledgement.
     tcp.set_nodelay(true).map_err(unreachable)?;
+    // A gateway that takes nothing for this long is gone, whatever it still says. While much waits to be written it is
+    // not listened to, so its silence would not be noticed.
+    #[cfg(target_os = "linux")]
+    rustix::net::sockopt::set_tcp_user_timeout(&tcp, UNREAD_MS).map_err(|error| unreachable(error.into()))?;
     let stream: Box<dyn Stream> = if target.endpoint.tls {
         let tls = |error| DialError::Tls { address: address.to_owned(), error };
         let connector = tls_connector().map_err(|error| tls(io::Error::other(error)))?;
@@ -127,7 +133,7 @@ async fn open(target: &Target, address: &str) -> Result<Connection, DialError> {
         .get(FEATURES_HEADER)
         .and_then(|value| value.to_str().ok())
         .map_or_else(Vec::new, |value| value.split(',').map(|feature| feature.trim().to_owned()).collect());
-    Ok(Connection::start(socket, target.version, granted))
+    Ok(Connection::start(socket, target.version, target.silence, granted))
 }
 
 fn request(target: &Target) -> Result<Request<()>, DialError> {
@@ -180,6 +186,10 @@ impl fmt::Debug for dyn Stream {
 const FEATURES_HEADER: &str = "x-greenroom-features";
 /// What this runner understands: bodies in chunks; repeated header values joined by a newline.
 const FEATURES_OFFERED: &str = "stream, repeated-headers";
+/// How long the system waits for the gateway to take what was written before it breaks the connection,
+/// in milliseconds.
+#[cfg(target_os = "linux")]
+const UNREAD_MS: u32 = 30_000;
 /// Frames gather up to this before they are written, in bytes.
 const WRITE_BUFFER: usize = 128 * 1024;
 /// What stays as it is in a query value.

@@ -1,13 +1,13 @@
 //! The two tasks of an open socket.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use greenroom_protocol::{ToClient, ToServer, Version, close};
+use greenroom_protocol::{EncodeError, ToClient, ToServer, Version, close};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
@@ -73,19 +73,29 @@ enum Out {
 #[derive(Debug, Default)]
 struct Backlog {
     bytes: AtomicUsize,
+    /// The writer has ended.
+    over: AtomicBool,
     eased: Notify,
 }
 
 impl Connection {
-    pub(super) fn start(socket: Socket, version: Version, granted: Vec<String>) -> Self {
+    pub(super) fn start(socket: Socket, version: Version, silence: Duration, granted: Vec<String>) -> Self {
         let (sink, stream) = socket.split();
         let (frames, out) = mpsc::unbounded_channel();
         let (inbox, incoming) = mpsc::channel(INBOX);
         let backlog = Arc::new(Backlog::default());
         let outgoing = Outgoing { frames, backlog: backlog.clone(), version };
-        let reader = Reader { stream, inbox, outgoing: outgoing.clone(), version };
-        let tasks = [tokio::spawn(reader.run()), tokio::spawn(write(sink, out, backlog))];
+        let reader = Reader { stream, inbox, outgoing: outgoing.clone(), version, silence };
+        let tasks = [tokio::spawn(reader.run()), tokio::spawn(write(sink, out, EaseOnDrop(backlog)))];
         Connection { granted, incoming, outgoing, tasks }
+    }
+
+    /// Says everything sent so far and a goodbye, and waits for the gateway's, within this time.
+    pub async fn finish(mut self, code: u16, reason: &'static str, within: Duration) {
+        self.outgoing.close(code, reason);
+        let closed = async { while !matches!(self.incoming.recv().await, None | Some(Received::Closed(_))) {} };
+        // A gateway that does not answer is left without its goodbye.
+        let _ = tokio::time::timeout(within, closed).await;
     }
 }
 
@@ -98,13 +108,15 @@ impl Drop for Connection {
 }
 
 impl Outgoing {
-    /// Sends a message. One that this version cannot say is left out with a warning: the session does not produce any.
-    pub fn send(&self, message: &ToServer) {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when no message can say this in the version spoken; nothing was sent then.
+    pub fn send(&self, message: &ToServer) -> Result<(), EncodeError> {
         let mut frame = BytesMut::new();
-        match message.encode(self.version, &mut frame) {
-            Ok(()) => self.push(frame.freeze()),
-            Err(error) => warn!(%error, "message not sent"),
-        }
+        message.encode(self.version, &mut frame)?;
+        self.push(frame.freeze());
+        Ok(())
     }
 
     /// Closes the socket after everything sent so far.
@@ -116,10 +128,10 @@ impl Outgoing {
     /// More is waiting to be written than should be: stop taking work that makes more.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.backlog.bytes.load(Ordering::Relaxed) > BACKLOG
+        self.backlog.bytes.load(Ordering::Relaxed) > BACKLOG && !self.backlog.over.load(Ordering::Relaxed)
     }
 
-    /// Resolves when there is room again.
+    /// Resolves when there is room again, or nothing will ever be written again.
     pub async fn eased(&self) {
         loop {
             let eased = self.backlog.eased.notified();
@@ -137,19 +149,30 @@ impl Outgoing {
     }
 }
 
+/// Ends the backlog with its writer: what was not written then is gone, and who waits for room is let go to see it.
+struct EaseOnDrop(Arc<Backlog>);
+
+impl Drop for EaseOnDrop {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+        self.0.eased.notify_waiters();
+    }
+}
+
 struct Reader {
     stream: SplitStream<Socket>,
     inbox: mpsc::Sender<Received>,
     outgoing: Outgoing,
     version: Version,
+    silence: Duration,
 }
 
 impl Reader {
     async fn run(mut self) {
         let large = Arc::new(Semaphore::new(LARGE_KIB));
         let closed = loop {
-            let frame = match tokio::time::timeout(SILENCE, self.stream.next()).await {
-                Err(_) => break Closed::Broken(format!("the gateway was silent for {} s", SILENCE.as_secs())),
+            let frame = match tokio::time::timeout(self.silence, self.stream.next()).await {
+                Err(_) => break Closed::Broken(format!("the gateway was silent for {} s", self.silence.as_secs())),
                 Ok(None) => break Closed::Broken("the connection ended without a goodbye".to_owned()),
                 Ok(Some(Err(error))) => break Closed::Broken(format!("the connection broke: {error}")),
                 Ok(Some(Ok(frame))) => frame,
@@ -173,13 +196,15 @@ impl Reader {
             };
             let message = match ToClient::decode(bytes, self.version) {
                 Ok(ToClient::Ping { ts }) => {
-                    self.outgoing.send(&ToServer::Pong { ts });
+                    let sent = self.outgoing.send(&ToServer::Pong { ts });
+                    debug_assert_eq!(sent, Ok(()), "every version has a pong");
                     continue;
                 }
                 Ok(message) => message,
                 Err(error) => {
                     // Skipping it could lose a command; after a reconnect the gateway sends unacknowledged ones again.
                     self.outgoing.close(1002, "runner.invalid_frame");
+                    self.read_to_end().await;
                     break Closed::Broken(format!("the gateway sent a message that cannot be read: {error}"));
                 }
             };
@@ -191,9 +216,16 @@ impl Reader {
         // The runner may have dropped the connection already.
         let _ = self.inbox.send(Received::Closed(closed)).await;
     }
+
+    /// Leaves the gateway a moment to read our goodbye and say its own.
+    async fn read_to_end(&mut self) {
+        let end = async { while let Some(Ok(_)) = self.stream.next().await {} };
+        // A gateway that takes longer sees the connection end without its answer.
+        let _ = tokio::time::timeout(GOODBYE, end).await;
+    }
 }
 
-async fn write(mut sink: SplitSink<Socket, Message>, mut out: mpsc::UnboundedReceiver<Out>, backlog: Arc<Backlog>) {
+async fn write(mut sink: SplitSink<Socket, Message>, mut out: mpsc::UnboundedReceiver<Out>, backlog: EaseOnDrop) {
     let mut batch = Vec::with_capacity(BATCH);
     while out.recv_many(&mut batch, BATCH).await > 0 {
         let mut written = 0;
@@ -225,13 +257,13 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut out: mpsc::UnboundedRec
             debug!(%error, "socket not writable");
             return;
         }
-        backlog.bytes.fetch_sub(written, Ordering::Relaxed);
-        backlog.eased.notify_waiters();
+        backlog.0.bytes.fetch_sub(written, Ordering::Relaxed);
+        backlog.0.eased.notify_waiters();
     }
 }
 
-/// A gateway that says nothing for this long is gone: it pings every 3 seconds.
-const SILENCE: Duration = Duration::from_secs(15);
+/// How long the gateway may take to answer a close.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Messages that may wait for the runner.
 const INBOX: usize = 1024;
 /// Messages from this size on count against [`LARGE_KIB`].
