@@ -90,7 +90,6 @@ impl StreamEvents {
     }
 
     /// Resolves when the client has lagged behind too far. A writer that is stuck with this client needs to know.
-    #[must_use]
     pub fn overflow(&self) -> WaitForCancellationFutureOwned {
         self.backlog.overflowed.clone().cancelled_owned()
     }

@@ -34,7 +34,7 @@ pub struct Committer {
 
 /// Reaches the store; cheap to clone.
 ///
-/// Work waiting in the queue is limited by a budget of [`BUDGET`] units: a job costs one, and one more for each 8 KiB of
+/// Work waiting in the queue is limited by a budget of 8,192 units: a job costs one, and one more for each 8 KiB of
 /// keys, values and records in it, so that at most about 64 MiB wait. The `async` functions wait for their share, first
 /// come, first served. [`StoreHandle::submit_kv`] and its siblings never wait and never refuse, because whoever calls
 /// them is in the middle of something; they overdraw the budget instead, and their caller must not take new input while

@@ -113,7 +113,7 @@ impl Core {
             ToServer::Kv { actor_id, request_id, request } => {
                 self.kv(connection, &runner_id, &actor_id, request_id, request);
             }
-            ToServer::Tunnel { id, message } => self.from_runner(connection, &runner_id, id, message),
+            ToServer::Tunnel { id, message } => self.take_from_runner(connection, &runner_id, id, message),
         }
     }
 

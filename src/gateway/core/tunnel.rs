@@ -116,14 +116,14 @@ impl Core {
         match (up, entry.kind) {
             (StreamUp::Chunk { body, finish }, Kind::Request { uploads: true, answered }) => {
                 entry.kind = Kind::Request { uploads: !finish, answered };
-                self.to_runner(stream, ToClientTunnel::RequestChunk { body, finish });
+                self.send_to_runner(stream, ToClientTunnel::RequestChunk { body, finish });
             }
             (StreamUp::Message { data, .. }, Kind::WebSocket { .. }) if data.len() > CLIENT_MESSAGE_MAX => {
                 self.deliver(stream, closed(1009, "ws.message_too_large"));
                 self.end(stream, close_runner(1009, "ws.message_too_large"));
             }
             (StreamUp::Message { data, binary }, Kind::WebSocket { .. }) => {
-                self.to_runner(stream, ToClientTunnel::WebSocketMessage { data, binary });
+                self.send_to_runner(stream, ToClientTunnel::WebSocketMessage { data, binary });
             }
             (StreamUp::Close { code, reason }, Kind::WebSocket { .. }) => {
                 self.end(stream, ToClientTunnel::WebSocketClose { code: code.or(Some(1000)), reason });
@@ -149,7 +149,7 @@ impl Core {
     }
 
     /// A runner says something on a stream.
-    pub(super) fn from_runner(
+    pub(super) fn take_from_runner(
         &mut self,
         connection: ConnectionId,
         runner_id: &Arc<str>,
@@ -223,7 +223,7 @@ impl Core {
             entry.backlog_bytes = 0;
             let over = entry.kind == Kind::Over;
             for message in std::mem::take(&mut entry.backlog) {
-                self.to_runner(stream, message);
+                self.send_to_runner(stream, message);
             }
             if over {
                 self.remove_stream(stream);
@@ -269,7 +269,7 @@ impl Core {
     fn end(&mut self, stream: StreamRef, message: ToClientTunnel) {
         let Some(entry) = self.tunnel.streams.get_mut(&stream) else { return };
         if self.runners.link(&entry.runner_id).is_some() {
-            self.to_runner(stream, message);
+            self.send_to_runner(stream, message);
             self.remove_stream(stream);
         } else {
             entry.kind = Kind::Over;
@@ -281,7 +281,7 @@ impl Core {
         }
     }
 
-    fn to_runner(&mut self, stream: StreamRef, message: ToClientTunnel) {
+    fn send_to_runner(&mut self, stream: StreamRef, message: ToClientTunnel) {
         let Some(entry) = self.tunnel.streams.get_mut(&stream) else { return };
         if let Some(connection) = self.runners.link(&entry.runner_id) {
             let index = entry.next_index;
