@@ -14,6 +14,8 @@ mod stream;
 mod connection;
 #[cfg(feature = "gateway")]
 mod driver;
+#[cfg(all(test, feature = "gateway"))]
+mod fake;
 #[cfg(feature = "gateway")]
 mod handle;
 #[cfg(feature = "gateway")]

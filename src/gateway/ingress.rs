@@ -11,6 +11,8 @@ mod patience;
 mod request_body;
 mod response;
 mod target;
+#[cfg(test)]
+mod tests;
 mod websocket;
 
 use std::sync::Arc;

@@ -13,6 +13,8 @@ mod refusal;
 mod runner_configs;
 mod runners;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
