@@ -1,8 +1,16 @@
 //! The embedded gateway: its decisions by hand, and its sockets with a client that speaks raw protocol.
 
+#[path = "gateway/delivery.rs"]
+mod delivery;
+#[path = "gateway/lifecycle.rs"]
+mod lifecycle;
 #[cfg(feature = "gateway")]
 #[path = "gateway/raw_runner.rs"]
 mod raw_runner;
 #[cfg(feature = "gateway")]
 #[path = "gateway/sockets.rs"]
 mod sockets;
+#[path = "gateway/streams.rs"]
+mod streams;
+#[path = "gateway/world.rs"]
+mod world;
