@@ -5,6 +5,9 @@ mod delivery;
 #[path = "gateway/lifecycle.rs"]
 mod lifecycle;
 #[cfg(feature = "gateway")]
+#[path = "gateway/clients.rs"]
+mod clients;
+#[cfg(feature = "gateway")]
 #[path = "gateway/raw_runner.rs"]
 mod raw_runner;
 #[cfg(feature = "gateway")]
