@@ -131,9 +131,9 @@ where
                 warn!(%error, "runner sent a frame that is too large, connection closed");
                 outlet.close(1009, "ws.message_too_large");
                 // The runner is gone as far as the driver is concerned. The rest of the frame cannot be read past, so
-                // the writer ends the connection when the goodbye is out.
+                // there is no answer to wait for; the writer gets a moment for the goodbye.
                 let _ = inlet.orders.send(Order::Disconnected { connection }).await;
-                return std::future::pending().await;
+                return tokio::time::sleep(LAST_WORDS).await;
             }
             Some(Err(error)) => {
                 debug!(%error, "runner's socket broke");
@@ -255,5 +255,7 @@ const BUFFER: usize = 64 * 1024;
 const BACKLOG_MAX: usize = 128 * 1024 * 1024;
 /// How long the answer to a close may take.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long a goodbye may take to be written that will not be answered.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// A header with its value, or an entry's overhead, roughly.
 const HEADER: usize = 64;

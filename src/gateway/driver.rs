@@ -107,6 +107,19 @@ impl Driver {
         mut orders: mpsc::Receiver<Order>,
         mut asides: mpsc::UnboundedReceiver<Aside>,
     ) -> Result<(), StoreError> {
+        let ended = self.serve(&mut orders, &mut asides).await;
+        // After a failure the core can no longer close them.
+        for outlet in self.connections.values() {
+            outlet.close(1011, "core.internal_error");
+        }
+        ended
+    }
+
+    async fn serve(
+        &mut self,
+        orders: &mut mpsc::Receiver<Order>,
+        asides: &mut mpsc::UnboundedReceiver<Aside>,
+    ) -> Result<(), StoreError> {
         let mut order_batch = Vec::with_capacity(BATCH);
         let mut aside_batch = Vec::with_capacity(BATCH);
         let mut stopping = None;

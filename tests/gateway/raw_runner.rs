@@ -180,6 +180,12 @@ impl RawRunner {
         self.send(ToServer::Tunnel { id, message }).await;
     }
 
+    /// Whether the connection ends without another message.
+    pub async fn is_gone(&mut self) -> bool {
+        let frame = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("an end in time");
+        !matches!(frame, Some(Ok(Message::Binary(_))))
+    }
+
     /// How the gateway closes the connection; other messages are passed over.
     pub async fn closed(&mut self) -> Closed {
         loop {

@@ -1,17 +1,19 @@
 //! The gateway over real sockets: how connections begin and end, and that everything reaches its place.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use greenroom::gateway::core::Thresholds;
 use greenroom::gateway::{
-    CreateActor, GatewayOptions, OpenStream, RunningGateway, StreamEvents, StreamHead, StreamLink, StreamUp,
-    TunnelEvent, stream_events,
+    CreateActor, GatewayError, GatewayFailure, GatewayOptions, OpenStream, RunningGateway, StreamEvents, StreamHead,
+    StreamLink, StreamUp, TunnelEvent, stream_events,
 };
 use greenroom::protocol::{
     Checkpoint, Command, Event, KvRequest, KvResponse, ToClient, ToClientTunnel, ToServer, ToServerTunnel, Version,
 };
-use greenroom::store::{CrashPolicy, Found, MemoryStore, Query};
+use greenroom::store::{Change, CrashPolicy, Found, MemoryStore, Query, Store, StoreError};
 use secrecy::SecretString;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
@@ -315,6 +317,55 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_caller_that_stops_waiting_gives_its_stream_up() {
+    let gateway = gateway().await;
+    let (mut runner, _) = RawRunner::connect(&gateway, "pool", "k", Version::V7).await;
+    let actor = gateway.handle().create_actor(create("pool")).await.expect("created");
+    let life = runner.commands().await[0].checkpoint.clone();
+    let waiting = async || gateway.handle().health().await.expect("answers").waiting_streams;
+    let (given_up, _answers) = open(&gateway, &actor.id, get("/given-up"));
+    until(async || waiting().await == 1).await;
+    given_up.abort();
+    until(async || waiting().await == 0).await;
+    let (kept, _answers) = open(&gateway, &actor.id, get("/kept"));
+    until(async || waiting().await == 1).await;
+    runner.event(&life, 0, Event::Running).await;
+    opened(kept).await;
+    let (_, ToClientTunnel::RequestStart { path, .. }) = runner.tunnel().await else { panic!("no request") };
+    assert_eq!(path, "/kept");
+}
+
+#[tokio::test]
+async fn a_runner_that_does_not_read_loses_its_connection() {
+    let gateway = start(GatewayOptions { write_timeout: Duration::from_millis(200), ..options() }).await;
+    let (mut runner, _) = RawRunner::connect(&gateway, "pool", "k", Version::V7).await;
+    let (actor_id, _) = running_actor(&gateway, &mut runner, "pool").await;
+    let head = StreamHead::WebSocket { path: "/".into(), headers: Vec::new() };
+    let (opening, _answers) = open(&gateway, &actor_id, head);
+    let link = opened(opening).await;
+    // More than the sockets in between hold.
+    for _ in 0..20 {
+        let data = Bytes::from(vec![0; 1024 * 1024]);
+        link.send(StreamUp::Message { data, binary: true }).await.expect("sent");
+    }
+    until(async || gateway.handle().health().await.expect("answers").connected_runners == 0).await;
+}
+
+#[tokio::test]
+async fn nothing_is_promised_when_the_disk_fails() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let disk = Disk { store: MemoryStore::new(), broken: broken.clone() };
+    let mut gateway = RunningGateway::start_with(disk, options()).await.expect("starts");
+    let (mut runner, _) = RawRunner::connect(&gateway, "pool", "k", Version::V7).await;
+    broken.store(true, Ordering::Relaxed);
+    let created = gateway.handle().create_actor(create("pool")).await;
+    assert!(matches!(created, Err(GatewayError::Unavailable(_))), "{created:?}");
+    assert!(matches!(gateway.failed().await, GatewayFailure::Store(_)));
+    assert!(gateway.stop().await.is_err());
+    assert!(runner.is_gone().await, "and the runner was told nothing");
+}
+
+#[tokio::test]
 async fn plain_http_on_the_runners_path_gets_a_notice() {
     let gateway = gateway().await;
     let answer = plain_get(&gateway, "/runners/connect/").await;
@@ -322,6 +373,42 @@ async fn plain_http_on_the_runners_path_gets_a_notice() {
     assert!(answer.contains("text/plain") && answer.contains("Runners connect here"), "{answer}");
     let health = plain_get(&gateway, "/health").await;
     assert!(health.starts_with("HTTP/1.1 200 OK"), "{health}");
+}
+
+/// A store whose disk breaks when told to.
+struct Disk {
+    store: MemoryStore,
+    broken: Arc<AtomicBool>,
+}
+
+impl Store for Disk {
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.store.begin()
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        if self.broken.load(Ordering::Relaxed) {
+            self.store.rollback();
+            return Err(StoreError("the disk is full".to_owned()));
+        }
+        self.store.commit()
+    }
+
+    fn rollback(&mut self) {
+        self.store.rollback();
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
+        self.store.apply(change)
+    }
+
+    fn kv(&mut self, actor_id: &str, request: &KvRequest, now_ms: i64) -> Result<KvResponse, StoreError> {
+        self.store.kv(actor_id, request, now_ms)
+    }
+
+    fn read(&mut self, query: &Query) -> Result<Found, StoreError> {
+        self.store.read(query)
+    }
 }
 
 async fn start(options: GatewayOptions) -> RunningGateway {
