@@ -107,7 +107,8 @@ impl Committer {
 }
 
 impl StoreHandle {
-    /// Performs a key-value request of an actor. A write is durable when this returns.
+    /// Performs a key-value request of an actor. A write is durable when this returns; it may happen all the same when
+    /// the call is dropped before.
     ///
     /// # Errors
     /// [`StoreError`]: the storage failed. The write may have happened if a disk died at the wrong moment.

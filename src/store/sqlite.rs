@@ -244,8 +244,8 @@ impl From<rusqlite::Error> for Refusal {
 }
 
 fn open(path: &Path) -> Result<Connection, Refusal> {
-    let connection = Connection::open(path)?;
-    schema::prepare(&connection)?;
+    let mut connection = Connection::open(path)?;
+    schema::prepare(&mut connection)?;
     Ok(connection)
 }
 

@@ -1,11 +1,13 @@
 //! The tables, and how a file is recognised as ours.
 
+use std::time::Duration;
+
 use rusqlite::Connection;
 
 use super::Refusal;
 
 /// Sets a connection up for writing, and creates the tables in a new file.
-pub(super) fn prepare(connection: &Connection) -> Result<(), Refusal> {
+pub(super) fn prepare(connection: &mut Connection) -> Result<(), Refusal> {
     // Reading the header first: a file that is not ours must not be changed.
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -21,8 +23,7 @@ pub(super) fn prepare(connection: &Connection) -> Result<(), Refusal> {
         )));
     }
 
-    // A lock can only be met when the checkpointer begins the log anew; it gives way long before this.
-    connection.busy_timeout(std::time::Duration::from_secs(30))?;
+    connection.busy_handler(Some(wait_for_the_checkpointer))?;
     connection.set_prepared_statement_cache_capacity(128);
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
@@ -35,6 +36,13 @@ pub(super) fn prepare(connection: &Connection) -> Result<(), Refusal> {
         ))?;
     }
     Ok(())
+}
+
+/// A lock is met only while the checkpointer begins the log anew, which is short; SQLite's own timeout would sleep up to
+/// 100 ms at a time.
+fn wait_for_the_checkpointer(tries: i32) -> bool {
+    std::thread::sleep(Duration::from_millis(1));
+    tries < 30_000
 }
 
 /// What a connection needs, as measured: a memory map for reads, and no checkpoint inside a commit.
