@@ -11,10 +11,13 @@ mod body;
 mod call;
 pub mod child_process;
 mod context;
+mod doors;
+mod http;
 pub mod in_process;
 mod panics;
 mod request;
 mod websocket;
+mod websocket_proxy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +30,9 @@ pub use actor::{ActorHandle, StreamTask, WAITING_MAX, supervise};
 pub use body::{Body, BodyError, BodySender};
 pub use call::{Call, CallSender};
 pub use context::{ActorContext, Gone};
+pub use doors::{Doors, TokenIssuer};
 pub use request::{Request, Responder, ResponseWriter};
-pub use websocket::{Frame, WebSocket, WebSocketFeed, WebSocketRequest};
+pub use websocket::{Frame, WebSocket, WebSocketFeed, WebSocketRequest, WebSocketSender};
 
 pub use crate::kv::KvError;
 pub use crate::stream::{StreamKey, StreamReply};

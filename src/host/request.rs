@@ -84,7 +84,15 @@ impl Responder {
     /// # Errors
     /// [`Gone`] when the runner has stopped.
     pub async fn start(self, status: u16, headers: Headers) -> Result<ResponseWriter, Gone> {
-        self.stream.send(StreamReply::Response { status, headers, body: Bytes::new(), more: true }).await?;
+        self.start_with(status, headers, Bytes::new()).await
+    }
+
+    /// Answers with a head and the first piece of the body; the rest follows through the writer.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn start_with(self, status: u16, headers: Headers, first: Bytes) -> Result<ResponseWriter, Gone> {
+        self.stream.send(StreamReply::Response { status, headers, body: first, more: true }).await?;
         Ok(ResponseWriter { stream: self.stream })
     }
 

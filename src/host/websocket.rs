@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use greenroom_protocol::{Headers, StreamId};
+use greenroom_protocol::{Headers, StreamId, close};
 use tokio::sync::mpsc;
 
 use crate::actor::ActorKey;
@@ -47,11 +47,18 @@ pub type WebSocketFeed = mpsc::Sender<Frame>;
 /// A client's socket. The actor first accepts or refuses it; dropped, it closes: with 1000, or 1011 in a panic.
 #[derive(Debug)]
 pub struct WebSocket {
+    sender: WebSocketSender,
+    frames: mpsc::Receiver<Frame>,
+    accepted: bool,
+    closed: bool,
+}
+
+/// The sending end of a [`WebSocket`]; after the socket has closed, what it sends goes nowhere.
+#[derive(Clone, Debug)]
+pub struct WebSocketSender {
     actor: ActorKey,
     key: StreamKey,
     calls: CallSender,
-    frames: mpsc::Receiver<Frame>,
-    closed: bool,
 }
 
 impl WebSocket {
@@ -63,13 +70,14 @@ impl WebSocket {
     #[must_use]
     pub fn new(actor: ActorKey, key: StreamKey, calls: CallSender) -> (WebSocketFeed, Self) {
         let (feed, frames) = mpsc::channel(Self::BACKLOG);
-        (feed, WebSocket { actor, key, calls, frames, closed: false })
+        let sender = WebSocketSender { actor, key, calls };
+        (feed, WebSocket { sender, frames, accepted: false, closed: false })
     }
 
     /// The actor life that was asked.
     #[must_use]
     pub fn actor(&self) -> &ActorKey {
-        &self.actor
+        &self.sender.actor
     }
 
     /// Takes the socket; the client's frames arrive from now on.
@@ -77,10 +85,11 @@ impl WebSocket {
     /// # Errors
     /// [`Gone`] when the runner has stopped.
     pub async fn accept(&mut self) -> Result<(), Gone> {
-        self.send(StreamReply::Open { can_hibernate: false }).await
+        self.accepted = true;
+        self.sender.reply(StreamReply::Open { can_hibernate: false }).await
     }
 
-    /// The next frame; `None` when the runner has dropped the socket.
+    /// The next frame; `None` when the runner has dropped the socket. Cancelling loses nothing.
     pub async fn receive(&mut self) -> Option<Frame> {
         let frame = self.frames.recv().await;
         if matches!(frame, None | Some(Frame::Closed { .. })) {
@@ -89,12 +98,18 @@ impl WebSocket {
         frame
     }
 
+    /// A sending end of its own, for tasks that send while another receives.
+    #[must_use]
+    pub fn sender(&self) -> WebSocketSender {
+        self.sender.clone()
+    }
+
     /// Sends a text frame.
     ///
     /// # Errors
     /// [`Gone`] when the runner has stopped.
     pub async fn send_text(&self, text: impl Into<ByteString>) -> Result<(), Gone> {
-        self.send(StreamReply::Message { data: text.into().into_bytes(), binary: false }).await
+        self.sender.send_text(text).await
     }
 
     /// Sends a binary frame.
@@ -102,21 +117,55 @@ impl WebSocket {
     /// # Errors
     /// [`Gone`] when the runner has stopped.
     pub async fn send_binary(&self, data: impl Into<Bytes>) -> Result<(), Gone> {
-        self.send(StreamReply::Message { data: data.into(), binary: true }).await
+        self.sender.send_binary(data).await
     }
 
-    /// Closes or refuses the socket.
+    /// Closes the socket, or refuses it for good. Codes that no close frame may carry become 1000, and a reason above
+    /// 123 bytes is cut.
+    ///
+    /// A gateway tries a socket again that is closed before it was opened, so a refusal opens it first; to have it
+    /// tried again, drop the socket instead.
     ///
     /// # Errors
     /// [`Gone`] when the runner has stopped.
     pub async fn close(mut self, code: u16, reason: &str) -> Result<(), Gone> {
+        if !self.accepted {
+            self.accept().await?;
+        }
         self.closed = true;
-        self.send(StreamReply::Close { code: Some(code), reason: Some(reason.into()) }).await
+        let (code, reason) = (close::sendable_code(Some(code)), close::clip(reason));
+        self.sender.reply(StreamReply::Close { code: Some(code), reason: Some(reason.into()) }).await
+    }
+}
+
+impl WebSocketSender {
+    /// Sends a text frame.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn send_text(&self, text: impl Into<ByteString>) -> Result<(), Gone> {
+        self.send(text.into().into_bytes(), false).await
     }
 
-    async fn send(&self, reply: StreamReply) -> Result<(), Gone> {
-        let call = Call::Stream { actor: self.actor.clone(), stream: self.key, reply };
-        self.calls.send(call).await.map_err(|_| Gone)
+    /// Sends a binary frame.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn send_binary(&self, data: impl Into<Bytes>) -> Result<(), Gone> {
+        self.send(data.into(), true).await
+    }
+
+    /// Sends a frame; what is not `binary` is UTF-8.
+    pub(super) async fn send(&self, data: Bytes, binary: bool) -> Result<(), Gone> {
+        self.reply(StreamReply::Message { data, binary }).await
+    }
+
+    async fn reply(&self, reply: StreamReply) -> Result<(), Gone> {
+        self.calls.send(self.call(reply)).await.map_err(|_| Gone)
+    }
+
+    fn call(&self, reply: StreamReply) -> Call {
+        Call::Stream { actor: self.actor.clone(), stream: self.key, reply }
     }
 }
 
@@ -128,7 +177,7 @@ impl Drop for WebSocket {
             } else {
                 StreamReply::Close { code: Some(1000), reason: None }
             };
-            send_from_drop(&self.calls, Call::Stream { actor: self.actor.clone(), stream: self.key, reply });
+            send_from_drop(&self.sender.calls, self.sender.call(reply));
         }
     }
 }

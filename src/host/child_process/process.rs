@@ -1,0 +1,335 @@
+//! A spawned process, its process group, and the end of both.
+//!
+//! One task per process reaps it, ends what it left behind in its group, and keeps how it ended. Dropping the
+//! [`Process`] kills the group.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::Settings;
+use super::listen::LISTEN_FD;
+use super::logs::{Tail, follow};
+use crate::host::{StartActor, StartError};
+
+/// A running process with everything it started that stayed in its group.
+#[derive(Debug)]
+pub(super) struct Process {
+    group: Pid,
+    shared: Arc<Shared>,
+    end: watch::Receiver<Option<End>>,
+    tail: Tail,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Somebody asked it to end: what is left in its group may take its time.
+    asked: AtomicBool,
+    /// We have killed it.
+    killed: AtomicBool,
+    /// The process itself is no more, or about to be: its sockets are not to be trusted.
+    gone: CancellationToken,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    status: Option<ExitStatus>,
+    killed: bool,
+}
+
+impl Process {
+    /// Spawns the process in a group of its own. Blocks for as long as that takes; needs a tokio runtime around it.
+    pub(super) fn spawn(
+        settings: &Settings,
+        variables: BTreeMap<OsString, OsString>,
+        listener: Option<OwnedFd>,
+        start: &Arc<StartActor>,
+    ) -> Result<Self, StartError> {
+        let Some((program, arguments)) = settings.command.split_first() else {
+            return Err(StartError("no command is given".into()));
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&settings.cwd).env_clear().envs(variables);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        if let Some(parent_fd) = listener {
+            command
+                .fd_mappings(vec![FdMapping { parent_fd, child_fd: LISTEN_FD }])
+                .map_err(|error| StartError(format!("could not hand over the listening socket: {error}")))?;
+        }
+        let mut child = command.spawn().map_err(|error| not_spawned(settings, &error))?;
+        let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let group = id.expect("a child that was just spawned has an id, and it is not 0");
+
+        let tail = Tail::default();
+        let stdout = child.stdout.take().map(|output| tokio::spawn(follow(output, "stdout", start.clone(), None)));
+        let stderr =
+            child.stderr.take().map(|output| tokio::spawn(follow(output, "stderr", start.clone(), Some(tail.clone()))));
+        let shared = Arc::new(Shared::default());
+        let (ended, end) = watch::channel(None);
+        let watch = Watch { child, group, shared: shared.clone(), logs: [stdout, stderr] };
+        tokio::spawn(async move { ended.send_replace(Some(watch.end().await)) });
+        Ok(Process { group, shared, end, tail })
+    }
+
+    /// Cancelled when the process is no more, or about to be.
+    pub(super) fn gone(&self) -> &CancellationToken {
+        &self.shared.gone
+    }
+
+    /// The next end is no surprise: it was asked for.
+    pub(super) fn expect_end(&self) {
+        self.shared.asked.store(true, Ordering::Release);
+    }
+
+    /// Whether the end was asked for.
+    pub(super) fn end_is_expected(&self) -> bool {
+        self.shared.asked.load(Ordering::Acquire)
+    }
+
+    /// Asks the whole group to end.
+    pub(super) fn terminate(&self) {
+        self.shared.gone.cancel();
+        self.signal(Signal::TERM);
+    }
+
+    /// Ends the whole group.
+    pub(super) fn kill(&self) {
+        self.shared.killed.store(true, Ordering::Release);
+        self.shared.gone.cancel();
+        self.signal(Signal::KILL);
+    }
+
+    /// Resolves when nothing of it is left.
+    pub(super) async fn ended(&self) -> End {
+        let mut end = self.end.clone();
+        let unknown = End { status: None, killed: false };
+        end.wait_for(Option::is_some).await.ok().and_then(|end| *end).unwrap_or(unknown)
+    }
+
+    /// The last lines of its standard error, as the end of a sentence; empty when there are none.
+    pub(super) fn last_words(&self) -> String {
+        match self.tail.text() {
+            text if text.is_empty() => String::new(),
+            text => format!("; its last lines on stderr:\n{text}"),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Once the end is seen the number of the group may belong to somebody else.
+        if self.end.borrow().is_none() {
+            send(self.group, signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.end.borrow().is_none() {
+            self.kill();
+        }
+    }
+}
+
+impl End {
+    /// Whether it ended with code 0.
+    pub(super) fn is_success(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(status) = self.status else { return f.write_str("ended, nobody knows how") };
+        match (status.code(), status.signal()) {
+            (Some(code), _) => write!(f, "exited with code {code}"),
+            (None, Some(signal)) => {
+                write!(f, "was killed by signal {signal}")?;
+                if let Some(name) = signal_name(signal) {
+                    write!(f, " ({name})")?;
+                }
+                if signal == Signal::KILL.as_raw() && !self.killed {
+                    f.write_str(", not by this runner; running out of memory looks like this")?;
+                }
+                Ok(())
+            }
+            (None, None) => write!(f, "ended with {status}"),
+        }
+    }
+}
+
+/// The owner of a child until its end.
+struct Watch {
+    child: Child,
+    group: Pid,
+    shared: Arc<Shared>,
+    logs: [Option<JoinHandle<()>>; 2],
+}
+
+impl Watch {
+    async fn end(mut self) -> End {
+        let status = self.child.wait().await;
+        self.shared.gone.cancel();
+        self.end_the_group().await;
+        let grace = Instant::now() + LOGS_GRACE;
+        for log in self.logs.iter_mut().flatten() {
+            // A process that left the group can hold the pipe open for ever.
+            if tokio::time::timeout_at(grace, &mut *log).await.is_err() {
+                log.abort();
+            }
+        }
+        if let Err(error) = &status {
+            warn!(%error, "could not learn how a process ended");
+        }
+        End { status: status.ok(), killed: self.shared.killed.load(Ordering::Acquire) }
+    }
+
+    /// Waits for what the process left in its group. Unasked, it is killed at once; asked, it has until the kill.
+    async fn end_the_group(&self) {
+        if !self.shared.asked.load(Ordering::Acquire) {
+            send(self.group, Signal::KILL);
+        }
+        let mut pause = Duration::from_millis(1);
+        let mut last_look = None;
+        while group_lives(self.group).await {
+            let hopeless = !self.shared.asked.load(Ordering::Acquire) || self.shared.killed.load(Ordering::Acquire);
+            if hopeless {
+                // Again, for those who were just being forked.
+                send(self.group, Signal::KILL);
+                if *last_look.get_or_insert_with(|| Instant::now() + KILL_PATIENCE) <= Instant::now() {
+                    warn!("processes of an ended actor survive being killed");
+                    return;
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+}
+
+fn send(group: Pid, signal: Signal) {
+    match kill_process_group(group, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => debug!(%error, ?signal, "could not signal a process group"),
+    }
+}
+
+/// Whether a process of the group still runs. Dead ones that nobody reaps do not count: in a container without an
+/// init they stay for ever.
+async fn group_lives(group: Pid) -> bool {
+    if test_kill_process_group(group) == Err(rustix::io::Errno::SRCH) {
+        return false;
+    }
+    tokio::task::spawn_blocking(move || any_member_runs(group)).await.unwrap_or(false)
+}
+
+fn any_member_runs(group: Pid) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    let group = group.as_raw_nonzero().to_string();
+    processes.flatten().any(|process| {
+        let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else { return false };
+        // The name of the program, in parentheses, may contain anything; state, parent and group follow it.
+        let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
+        let mut fields = rest.split(' ');
+        let state = fields.next();
+        fields.nth(1) == Some(&group) && !matches!(state, Some("Z" | "X"))
+    })
+}
+
+fn not_spawned(settings: &Settings, error: &io::Error) -> StartError {
+    let program = &settings.command[0];
+    let cwd = settings.cwd.display();
+    StartError(match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if !settings.cwd.is_dir() => {
+            format!("the working directory {cwd} (cwd) does not exist")
+        }
+        io::ErrorKind::NotFound if program.contains('/') => {
+            format!("the command `{program}` does not exist, seen from {cwd}, or the interpreter it names does not")
+        }
+        io::ErrorKind::NotFound => format!("the command `{program}` was not found in PATH"),
+        io::ErrorKind::PermissionDenied => format!("the command `{program}` may not be executed: {error}"),
+        _ => format!("the command `{program}` could not be started: {error}"),
+    })
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    const NAMES: [(Signal, &str); 12] = [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::TRAP, "SIGTRAP"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::TERM, "SIGTERM"),
+    ];
+    NAMES.iter().find(|(known, _)| known.as_raw() == signal).map(|(_, name)| *name)
+}
+
+/// A command as a person would type it.
+pub(super) fn shown(command: &[String]) -> String {
+    let mut text = String::new();
+    for word in command {
+        let plain = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic() && !b"'\"\\`".contains(&byte));
+        // Writing to a string does not fail.
+        let _ = if plain { write!(text, "{word} ") } else { write!(text, "{word:?} ") };
+        if text.len() > SHOWN_MAX {
+            text.truncate(text.floor_char_boundary(SHOWN_MAX));
+            text.push('…');
+            return text;
+        }
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// How much of a command is shown in messages, in bytes.
+const SHOWN_MAX: usize = 200;
+
+/// How long the log of an ended process may still be read.
+const LOGS_GRACE: Duration = Duration::from_millis(250);
+
+/// How long a killed process may take to disappear before we go on without it.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_with_its_code_or_signal() {
+        let end = |raw, killed| End { status: Some(ExitStatus::from_raw(raw)), killed }.to_string();
+        assert_eq!(end(3 << 8, false), "exited with code 3");
+        assert_eq!(end(11, false), "was killed by signal 11 (SIGSEGV)");
+        assert_eq!(end(9, true), "was killed by signal 9 (SIGKILL)");
+        assert!(end(9, false).contains("memory"));
+        assert_eq!(end(35, false), "was killed by signal 35");
+    }
+
+    #[test]
+    fn a_command_is_shown_as_one_would_type_it() {
+        let command = ["sh", "-c", "exit 3", ""].map(str::to_owned);
+        assert_eq!(shown(&command), r#"sh -c "exit 3" """#);
+        assert!(shown(&["é".repeat(300)]).len() < 210);
+    }
+}

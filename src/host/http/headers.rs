@@ -1,0 +1,243 @@
+//! Which headers pass between clients and apps, and which are ours.
+//!
+//! Nothing that frames a message passes: lengths and transfer encodings are made anew on each side, so that a client
+//! and an app can never disagree through us on where a message ends.
+
+use greenroom_protocol::{Headers, StreamId};
+use hyper::HeaderMap;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use rand::RngExt;
+
+use crate::host::StartActor;
+
+/// What every request and event tells the app about the actor it is for.
+#[derive(Clone, Debug)]
+pub(in crate::host) struct Identity {
+    id: HeaderValue,
+    name: HeaderValue,
+    key: Option<HeaderValue>,
+    generation: HeaderValue,
+}
+
+impl Identity {
+    /// The identity of one actor life.
+    pub(in crate::host) fn new(start: &StartActor) -> Self {
+        Identity {
+            id: printable(&start.key.id),
+            name: printable(&start.name),
+            key: start.actor_key.as_deref().map(printable),
+            generation: HeaderValue::from(start.key.generation),
+        }
+    }
+
+    /// Adds the headers that say who is asked.
+    pub(super) fn add_to(&self, headers: &mut HeaderMap) {
+        headers.insert(ACTOR_ID, self.id.clone());
+        headers.insert(ACTOR_NAME, self.name.clone());
+        if let Some(key) = &self.key {
+            headers.insert(ACTOR_KEY, key.clone());
+        }
+        headers.insert(ACTOR_GENERATION, self.generation.clone());
+    }
+
+    /// Adds the headers that say who is asked, and in which request.
+    pub(super) fn add_to_request(&self, headers: &mut HeaderMap, stream: StreamId) {
+        self.add_to(headers);
+        headers.insert(ACTOR_REQUEST_ID, printable(&stream.to_string()));
+        headers.entry(TRACEPARENT).or_insert_with(traceparent);
+    }
+}
+
+/// A client's headers as the app gets them, without ours.
+///
+/// # Errors
+/// What is wrong with them, for a 400.
+pub(super) fn from_client(headers: &Headers) -> Result<HeaderMap, String> {
+    let mut map = HeaderMap::with_capacity(headers.len() + 8);
+    let listed = listed(headers.iter().filter(|(name, _)| **name == *"connection").map(|(_, value)| &**value));
+    for (name, value) in headers {
+        if name.len() >= OURS.len() && name.as_bytes()[..OURS.len()].eq_ignore_ascii_case(OURS) {
+            continue;
+        }
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "a header name is not valid".to_owned())?;
+        if hops(&name) || listed.contains(&name) || (name == HOST && map.contains_key(HOST)) {
+            continue;
+        }
+        let value = HeaderValue::from_bytes(value.as_bytes())
+            .map_err(|_| format!("the value of the header {name} is not valid"))?;
+        map.try_append(name, value).map_err(|_| "too many headers".to_owned())?;
+    }
+    map.entry(HOST).or_insert(HeaderValue::from_static("localhost"));
+    Ok(map)
+}
+
+/// An app's headers as the client gets them. The length is left out, see [`super::Answer`].
+pub(super) fn from_app(map: &HeaderMap) -> Headers {
+    let listed = listed(map.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()));
+    let pass = |name: &HeaderName| !hops(name) && !listed.contains(name);
+    map.iter()
+        .filter(|(name, _)| pass(name))
+        .filter_map(|(name, value)| match std::str::from_utf8(value.as_bytes()) {
+            Ok(value) => Some((name.as_str().into(), value.into())),
+            Err(_) => {
+                tracing::debug!(header = name.as_str(), "left out a response header that is not text");
+                None
+            }
+        })
+        .collect()
+}
+
+/// The length that a client has declared, when it is a plain number.
+pub(super) fn declared_length(headers: &Headers) -> Option<u64> {
+    let mut lengths = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let (_, length) = lengths.next()?;
+    let plain = !length.is_empty() && length.bytes().all(|digit| digit.is_ascii_digit());
+    if plain && lengths.next().is_none() { length.parse().ok() } else { None }
+}
+
+/// Whether a path leads to `/_actor`, also for an app that decodes, folds case, or resolves dots.
+pub(in crate::host) fn is_reserved(path: &str) -> bool {
+    let route = path.split(['?', '#']).next().unwrap_or_default();
+    let decoded = percent_decode_str(route).decode_utf8_lossy();
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split(['/', '\\']) {
+        match segment.split(';').next().unwrap_or_default() {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    segments.first().is_some_and(|first| first.eq_ignore_ascii_case("_actor"))
+}
+
+/// Headers that belong to one connection, or to the framing of one message.
+fn hops(name: &HeaderName) -> bool {
+    [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, TE, TRAILER, EXPECT].contains(name)
+        || name == "keep-alive"
+        || name.as_str().starts_with("proxy-")
+}
+
+/// The headers that `Connection` names as belonging to the connection.
+fn listed<'a>(values: impl Iterator<Item = &'a str>) -> Vec<HeaderName> {
+    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+}
+
+/// A text as a header value. What is not printable ASCII, and the percent sign, is percent-encoded, so that every
+/// text passes and can be read back.
+fn printable(text: &str) -> HeaderValue {
+    let set = if text.starts_with(' ') || text.ends_with(' ') { SPACE_TOO } else { UNPRINTABLE };
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(utf8_percent_encode(text, set).to_string()))
+        .expect("percent-encoding leaves only printable ASCII")
+}
+
+/// A W3C trace context for a request that came without one; not sampled.
+fn traceparent() -> HeaderValue {
+    let (trace, span): (u128, u64) = (rand::rng().random(), rand::rng().random());
+    printable(&format!("00-{:032x}-{:016x}-00", trace.max(1), span.max(1)))
+}
+
+const UNPRINTABLE: &AsciiSet = &CONTROLS.add(b'%');
+const SPACE_TOO: &AsciiSet = &UNPRINTABLE.add(b' ');
+
+/// How header names begin that only we may send.
+const OURS: &[u8] = b"actor-";
+
+const ACTOR_ID: HeaderName = HeaderName::from_static("actor-id");
+const ACTOR_NAME: HeaderName = HeaderName::from_static("actor-name");
+const ACTOR_KEY: HeaderName = HeaderName::from_static("actor-key");
+const ACTOR_GENERATION: HeaderName = HeaderName::from_static("actor-generation");
+const ACTOR_REQUEST_ID: HeaderName = HeaderName::from_static("actor-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserved_path_is_known_in_every_spelling() {
+        for path in [
+            "/_actor",
+            "/_actor/",
+            "/_actor/x",
+            "/_actor?x",
+            "/_actor#x",
+            "//_actor",
+            "/./_actor",
+            "/x/../_actor",
+            "/%5factor",
+            "/%5Fac%74or",
+            "/%2e/_actor",
+            "/x%2f..%2f_actor",
+            "/_ACTOR",
+            "/_actor;v=1",
+            "\\_actor",
+        ] {
+            assert!(is_reserved(path), "{path}");
+        }
+        for path in ["/", "", "/_actors", "/x/_actor", "/actor", "/?/_actor", "/_actor.html"] {
+            assert!(!is_reserved(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_ours_or_belongs_to_the_connection_does_not_pass() {
+        let passed = client(&[
+            ("actor-id", "spoofed"),
+            ("Actor-Event", "stop"),
+            ("connection", "close, x-private"),
+            ("x-private", "1"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "7"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "secret"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+            ("upgrade", "h2c"),
+            ("host", "first"),
+            ("host", "second"),
+            ("x-kept", "1"),
+            ("x-kept", "2"),
+        ])
+        .unwrap();
+        let passed: Vec<_> = passed.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(passed, [("host", "first"), ("x-kept", "1"), ("x-kept", "2")]);
+    }
+
+    #[test]
+    fn a_header_that_could_split_a_message_is_refused() {
+        for (name, value) in [("x", "a\r\nb: c"), ("x", "a\0"), ("x y", "a"), ("x\r\n", "a"), ("", "a"), ("x:", "a")] {
+            assert!(client(&[(name, value)]).is_err(), "{name:?}: {value:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_passes_as_a_header_and_can_be_read_back() {
+        for key in ["plain-key", "a b", "ü/\n", "100%", "", " x ", "\r\nx: y"] {
+            let value = printable(key);
+            let read = percent_decode_str(value.to_str().unwrap()).decode_utf8().unwrap().into_owned();
+            assert_eq!(read, key);
+        }
+        assert_eq!(printable("plain, key"), "plain, key");
+    }
+
+    #[test]
+    fn a_declared_length_counts_only_when_it_is_one_plain_number() {
+        let length = |headers: &[(&str, &str)]| declared_length(&owned(headers));
+        assert_eq!(length(&[("content-length", "12")]), Some(12));
+        for value in ["", "+1", "-1", "1,1", "0x1", "1 ", "99999999999999999999"] {
+            assert_eq!(length(&[("content-length", value)]), None, "{value}");
+        }
+        assert_eq!(length(&[("content-length", "1"), ("content-length", "1")]), None);
+    }
+
+    fn client(headers: &[(&str, &str)]) -> Result<HeaderMap, String> {
+        from_client(&owned(headers))
+    }
+
+    fn owned(headers: &[(&str, &str)]) -> Headers {
+        headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    }
+}

@@ -1,0 +1,6 @@
+//! What every kind of host promises, checked for each kind alike, and what is special to each.
+
+mod behaviour;
+mod child_process;
+mod stage;
+mod websocket;

@@ -1,0 +1,334 @@
+//! A runner made of a loop and a few maps: starts actors on a host and talks to them as a gateway would.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use greenroom::actor::{ActorKey, Outcome, StartReason, StopReason};
+use greenroom::host::child_process::{ChildProcess, Roots, Settings};
+use greenroom::host::in_process::InProcess;
+use greenroom::host::{
+    ActorContext, ActorHandle, ActorHost, Body, Call, CallSender, Doors, Frame, Request, Responder, StartActor,
+    StreamKey, StreamReply, StreamTask, TokenIssuer, WebSocket, WebSocketFeed, WebSocketRequest, supervise,
+};
+use greenroom::protocol::{Headers, StreamId};
+use secrecy::{ExposeSecret, SecretString};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::behaviour::Suite;
+
+/// One actor on one host.
+pub struct Stage {
+    pub handle: ActorHandle,
+    pub tokens: Arc<Tokens>,
+    pub directory: Arc<TempDir>,
+    calls: CallSender,
+    life: mpsc::UnboundedReceiver<Call>,
+    streams: Streams,
+}
+
+type Streams = Arc<Mutex<HashMap<StreamId, mpsc::UnboundedSender<StreamReply>>>>;
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Headers,
+    pub body: Bytes,
+}
+
+/// A request or socket that is under way.
+pub struct Stream {
+    pub task: Option<StreamTask>,
+    replies: mpsc::UnboundedReceiver<StreamReply>,
+}
+
+pub struct Socket {
+    pub stream: Stream,
+    pub feed: WebSocketFeed,
+}
+
+/// Which host an actor of the suite runs on.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    InProcess,
+    Unix,
+    Port,
+    Fd,
+}
+
+impl Kind {
+    /// An actor of the suite that runs.
+    pub async fn stage(self) -> Stage {
+        let mut stage = Stage::new(move |roots, doors| self.host(roots, doors));
+        stage.running().await;
+        stage
+    }
+
+    fn host(self, roots: Roots, doors: Doors) -> Arc<dyn ActorHost> {
+        use greenroom::host::child_process::Listen;
+        let listen = match self {
+            Kind::InProcess => return Arc::new(InProcess::new(Suite::start)),
+            Kind::Unix => Listen::Unix,
+            Kind::Port => Listen::Port,
+            Kind::Fd => Listen::Fd,
+        };
+        Arc::new(ChildProcess::new(Settings { listen, ..app() }, roots, doors))
+    }
+}
+
+/// The suite's app as a child process.
+pub fn app() -> Settings {
+    let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts/apps");
+    Settings { start_timeout: Duration::from_secs(60), ..Settings::new(vec!["python3".into(), "app.py".into()], apps) }
+}
+
+/// The suite's app with these variables.
+pub fn app_with(variables: &[(&str, &str)]) -> Settings {
+    let env = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Settings { env, ..app() }
+}
+
+/// A shell command as a child process.
+pub fn shell(script: &str) -> Settings {
+    Settings::new(["sh", "-c", script].map(str::to_owned).to_vec(), std::env::temp_dir())
+}
+
+impl Stage {
+    pub fn new(host: impl FnOnce(Roots, Doors) -> Arc<dyn ActorHost>) -> Self {
+        Stage::with(Arc::new(tempfile::tempdir().unwrap()), actor("a1", 1), host)
+    }
+
+    /// A child process that starts.
+    pub fn child(settings: Settings) -> Self {
+        Stage::new(|roots, doors| Arc::new(ChildProcess::new(settings, roots, doors)))
+    }
+
+    pub fn with(
+        directory: Arc<TempDir>,
+        start: StartActor,
+        host: impl FnOnce(Roots, Doors) -> Arc<dyn ActorHost>,
+    ) -> Self {
+        let tokens = Arc::new(Tokens::default());
+        let roots = Roots { runtime: directory.path().join("run"), data: directory.path().join("data") };
+        let tcp = ([127, 0, 0, 1], 9).into();
+        let doors = Doors { tcp, unix: directory.path().join("api.sock"), tokens: tokens.clone() };
+        let (calls, received) = mpsc::channel(8);
+        let (life, lives) = mpsc::unbounded_channel();
+        let streams = Streams::default();
+        tokio::spawn(run(received, life, streams.clone()));
+        let handle = supervise(host(roots, doors), start, calls.clone());
+        Stage { handle, tokens, directory, calls, life: lives, streams }
+    }
+
+    pub async fn running(&mut self) {
+        match self.next().await {
+            Call::Running(_) => {}
+            other => panic!("not running but {other:?}"),
+        }
+    }
+
+    pub async fn ended(&mut self) -> Outcome {
+        loop {
+            if let Call::Ended(_, outcome) = self.next().await {
+                return outcome;
+            }
+        }
+    }
+
+    /// How it failed.
+    pub async fn failed(&mut self) -> String {
+        match self.ended().await {
+            Outcome::Failed(reason) => reason,
+            Outcome::Wanted => panic!("it did not fail"),
+        }
+    }
+
+    pub async fn stop(&mut self, reason: StopReason) {
+        self.handle.stop(reason);
+        assert_eq!(self.ended().await, Outcome::Wanted);
+    }
+
+    async fn next(&mut self) -> Call {
+        in_time(self.life.recv()).await.expect("the life has not ended")
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], Body::Whole(Bytes::new())).answer().await
+    }
+
+    pub async fn text(&self, path: &str) -> String {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        String::from_utf8(answer.body.to_vec()).unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.send("POST", path, &[], Body::Whole(body.into())).answer().await
+    }
+
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Body) -> Stream {
+        let (stream, replies) = self.stream();
+        let headers = owned(headers);
+        let request = Request { stream, method: method.into(), path: path.into(), headers, body };
+        let responder =
+            Responder::new(self.handle.key().clone(), StreamKey { id: stream, opening: 0 }, self.calls.clone());
+        Stream { task: self.handle.request(request, responder), replies }
+    }
+
+    pub fn socket(&self, path: &str, headers: &[(&str, &str)]) -> Socket {
+        let (stream, replies) = self.stream();
+        let (feed, socket) =
+            WebSocket::new(self.handle.key().clone(), StreamKey { id: stream, opening: 0 }, self.calls.clone());
+        let request = WebSocketRequest { stream, path: path.into(), headers: owned(headers) };
+        let task = self.handle.websocket(request, socket);
+        Socket { stream: Stream { task, replies }, feed }
+    }
+
+    fn stream(&self) -> (StreamId, mpsc::UnboundedReceiver<StreamReply>) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let request = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let stream = StreamId { gateway: [7; 4], request };
+        let (sender, replies) = mpsc::unbounded_channel();
+        self.streams.lock().unwrap().insert(stream, sender);
+        (stream, replies)
+    }
+}
+
+impl Stream {
+    pub async fn reply(&mut self) -> StreamReply {
+        in_time(self.replies.recv()).await.expect("a reply")
+    }
+
+    pub async fn answer(mut self) -> Answer {
+        self.try_answer().await.expect("the request was answered")
+    }
+
+    /// The whole answer; `None` when it was aborted.
+    pub async fn try_answer(&mut self) -> Option<Answer> {
+        let StreamReply::Response { status, headers, body, mut more } = self.reply().await else { return None };
+        let mut all = BytesMut::from(&body[..]);
+        while more {
+            match self.reply().await {
+                StreamReply::Chunk { body, finish } => {
+                    all.extend_from_slice(&body);
+                    more = !finish;
+                }
+                StreamReply::Abort => return None,
+                other => panic!("not a chunk: {other:?}"),
+            }
+        }
+        Some(Answer { status, headers, body: all.freeze() })
+    }
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| **other == *name).map(|(_, value)| &**value)
+    }
+}
+
+impl Socket {
+    pub async fn opened(&mut self) {
+        assert_eq!(self.stream.reply().await, StreamReply::Open { can_hibernate: false });
+    }
+
+    pub async fn message(&self, data: impl Into<Bytes>, binary: bool) {
+        in_time(self.feed.send(Frame::Message { data: data.into(), binary, index: 1 })).await.unwrap();
+    }
+
+    pub async fn close(&self, code: u16, reason: &str) {
+        in_time(self.feed.send(Frame::Closed { code: Some(code), reason: Some(reason.into()) })).await.unwrap();
+    }
+
+    pub async fn received(&mut self) -> (Bytes, bool) {
+        match self.stream.reply().await {
+            StreamReply::Message { data, binary } => (data, binary),
+            other => panic!("not a message: {other:?}"),
+        }
+    }
+
+    /// The code and reason of the close that comes next.
+    pub async fn closed(&mut self) -> (Option<u16>, String) {
+        match self.stream.reply().await {
+            StreamReply::Close { code, reason } => (code, reason.unwrap_or_default().to_string()),
+            other => panic!("not a close: {other:?}"),
+        }
+    }
+}
+
+/// Tokens that are only remembered.
+#[derive(Default)]
+pub struct Tokens {
+    pub live: Mutex<BTreeMap<String, ActorContext>>,
+    next: AtomicU32,
+}
+
+impl TokenIssuer for Tokens {
+    fn issue(&self, context: ActorContext) -> SecretString {
+        let token = format!("token-{}", self.next.fetch_add(1, Ordering::Relaxed));
+        self.live.lock().unwrap().insert(token.clone(), context);
+        token.into()
+    }
+
+    fn revoke(&self, token: &SecretString) {
+        self.live.lock().unwrap().remove(token.expose_secret());
+    }
+}
+
+pub fn actor(id: &str, generation: u32) -> StartActor {
+    StartActor {
+        key: ActorKey::new(id, generation),
+        name: "suite".into(),
+        actor_key: Some("key/with ü".into()),
+        create_ts: 0,
+        input: None,
+        reason: StartReason::Create,
+    }
+}
+
+/// What must happen, though nobody knows when: on a busy machine it may take a while.
+pub async fn in_time<F: Future>(future: F) -> F::Output {
+    timeout(Duration::from_secs(60), future).await.expect("it happens within a minute")
+}
+
+/// Looks again and again until it is so.
+pub async fn until(mut so: impl FnMut() -> bool) {
+    in_time(async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// Whether a process runs; one that is dead and not yet reaped does not.
+pub fn runs(pid: &str) -> bool {
+    std::fs::read_to_string(PathBuf::from("/proc").join(pid).join("stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with(['Z', 'X']))
+}
+
+pub fn owned(headers: &[(&str, &str)]) -> Headers {
+    headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
+async fn run(mut calls: mpsc::Receiver<Call>, life: mpsc::UnboundedSender<Call>, streams: Streams) {
+    while let Some(call) = calls.recv().await {
+        if let Call::Stream { stream, reply, .. } = call {
+            let sender = streams.lock().unwrap().get(&stream.id).cloned();
+            // The test may have lost interest in the stream.
+            let _ = sender.expect("a known stream").send(reply);
+        } else {
+            let _ = life.send(call);
+        }
+    }
+}
