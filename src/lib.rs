@@ -11,6 +11,8 @@ pub mod session;
 pub mod stream;
 
 #[cfg(feature = "daemon")]
+pub mod api;
+#[cfg(feature = "daemon")]
 pub mod app;
 #[cfg(feature = "daemon")]
 pub mod config;

@@ -1,12 +1,12 @@
 //! The embedded gateway: its decisions by hand, and its sockets with a client that speaks raw protocol.
 
+#[cfg(feature = "gateway")]
+#[path = "gateway/clients.rs"]
+mod clients;
 #[path = "gateway/delivery.rs"]
 mod delivery;
 #[path = "gateway/lifecycle.rs"]
 mod lifecycle;
-#[cfg(feature = "gateway")]
-#[path = "gateway/clients.rs"]
-mod clients;
 #[cfg(feature = "gateway")]
 #[path = "gateway/raw_runner.rs"]
 mod raw_runner;

@@ -1,0 +1,68 @@
+//! The actor API: what out-of-process actors call to reach their storage, to sleep and to be destroyed.
+//!
+//! One server for all actors of a runner, on a loopback port and on a Unix socket. Who calls is told by the token
+//! alone: it belongs to one actor generation, and when that is over, calls answer 410 and change nothing.
+
+mod access;
+mod actor;
+mod error;
+mod kv;
+mod query;
+mod server;
+mod tokens;
+
+pub use server::{Api, ApiFailure};
+pub use tokens::Tokens;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::Method;
+use axum::routing::{any, get, post};
+
+use access::Caller;
+use error::ApiError;
+
+/// All routes.
+fn router(tokens: Arc<Tokens>) -> Router {
+    let mut router = Router::new()
+        .route("/v1/actor", get(actor::who_am_i))
+        .route("/v1/input", get(actor::input))
+        .route("/v1/sleep", post(actor::sleep))
+        .route("/v1/destroy", post(actor::destroy))
+        .route("/v1/kv", get(kv::list).delete(kv::clear))
+        .route("/v1/kv:batch", post(kv::batch))
+        .route("/v1/kv/", get(kv::read).put(kv::write).delete(kv::delete))
+        .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::delete));
+    for (path, feature) in NOT_BUILT {
+        router = router.route(path, any(move |_: Caller| async move { ApiError::not_built(feature) }));
+    }
+    router
+        .method_not_allowed_fallback(async |method: Method| ApiError::method_not_allowed(&method))
+        .fallback(async || ApiError::no_such_route())
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(tokens)
+}
+
+/// Routes of the contract that are not built yet, with what they are for.
+const NOT_BUILT: &[(&str, &str)] = &[
+    ("/v1/alarms", "alarms"),
+    ("/v1/alarms/{*rest}", "alarms"),
+    ("/v1/keep-awake/{*rest}", "keep-awake leases"),
+    ("/v1/ws", "sockets in events mode"),
+    ("/v1/ws:broadcast", "sockets in events mode"),
+    ("/v1/ws/{*rest}", "sockets in events mode"),
+    ("/v1/workflows/{*rest}", "workflows"),
+    ("/v1/runs", "workflows"),
+    ("/v1/runs/{*rest}", "workflows"),
+    ("/v1/jobs", "jobs"),
+    ("/v1/jobs/{*rest}", "jobs"),
+    ("/v1/egress/{*rest}", "egress"),
+    ("/v1/metadata", "worker metadata"),
+    ("/v1/next", "pull mode"),
+    ("/v1/reply/{*rest}", "pull mode"),
+];
+
+/// The largest body of a call, in bytes: a full batch in base64 and its JSON.
+const BODY_MAX: usize = 4 * 1024 * 1024;

@@ -1,0 +1,111 @@
+//! Refusals: `{"error":{"code","message","hint"}}` with a proper status.
+
+use axum::Json;
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::host::{Gone, KvError};
+
+/// Why a call was refused.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    hint: &'static str,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>, hint: &'static str) -> Self {
+        ApiError { status, code, message: message.into(), hint }
+    }
+
+    pub(super) fn no_token() -> Self {
+        let hint = "send the content of the file that ACTOR_TOKEN_FILE names, as `Authorization: Bearer …`";
+        Self::new(StatusCode::UNAUTHORIZED, "token_missing", "the call has no token", hint)
+    }
+
+    pub(super) fn bad_token() -> Self {
+        let hint = "read the file that ACTOR_TOKEN_FILE names again; every start of an actor has a token of its own";
+        Self::new(StatusCode::UNAUTHORIZED, "token_unknown", "the token belongs to no actor here", hint)
+    }
+
+    pub(super) fn stale() -> Self {
+        let hint = "this process is to end; the actor may already run elsewhere";
+        Self::new(StatusCode::GONE, "stale_generation", "this generation of the actor has ended", hint)
+    }
+
+    pub(super) fn not_built(feature: &str) -> Self {
+        let message = format!("{feature}: not built yet in this version");
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not_built", message, "see the release notes for when it is")
+    }
+
+    pub(super) fn no_such_route() -> Self {
+        let hint = "the actor API begins with /v1/actor, /v1/input, /v1/kv, /v1/sleep and /v1/destroy";
+        Self::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route", hint)
+    }
+
+    pub(super) fn method_not_allowed(method: &Method) -> Self {
+        let message = format!("the route does not take {method}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message, "")
+    }
+
+    pub(super) fn no_input() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no_input", "the actor was created without input", "")
+    }
+
+    pub(super) fn no_such_key() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no_such_key", "there is no value under this key", "")
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>, hint: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
+    }
+
+    pub(super) fn body(status: StatusCode, message: String) -> Self {
+        match status {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Self::new(status, "too_large", message, "a value has at most 128 KiB, a batch 976 KiB")
+            }
+            _ => Self::new(status, "bad_request", message, ""),
+        }
+    }
+}
+
+impl From<KvError> for ApiError {
+    fn from(error: KvError) -> Self {
+        let message = error.to_string();
+        match error {
+            KvError::Refused(_) => Self::new(StatusCode::BAD_REQUEST, "refused", message, ""),
+            KvError::Stale => Self::stale(),
+            KvError::Unavailable => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "gateway_away", message, "nothing was changed; try again")
+            }
+            KvError::OutcomeUnknown => {
+                let hint = "read the key to see whether the write happened; writing the same again is safe";
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", message, hint)
+            }
+            KvError::TooMany => Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message, ""),
+        }
+    }
+}
+
+impl From<Gone> for ApiError {
+    fn from(gone: Gone) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "runner_stopped", gone.to_string(), "")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let hint = (!self.hint.is_empty()).then_some(self.hint);
+        let body = Json(json!({"error": {"code": self.code, "message": self.message, "hint": hint}}));
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                (self.status, [(header::RETRY_AFTER, "1")], body).into_response()
+            }
+            status => (status, body).into_response(),
+        }
+    }
+}

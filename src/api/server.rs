@@ -1,0 +1,108 @@
+//! The API's sockets.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
+use tracing::{debug, warn};
+
+use super::tokens::Tokens;
+use crate::host::Doors;
+
+/// The API while it serves. Dropped, it stops.
+#[derive(Debug)]
+pub struct Api {
+    doors: Doors,
+    tasks: [JoinHandle<()>; 2],
+}
+
+/// Why the API did not start. The text names the address or path and the setting to look at.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiFailure {
+    /// The port cannot be used.
+    #[error("cannot listen on {address}: {error} (--api)")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The Unix socket cannot be used.
+    #[error("cannot listen on {}: {error} (--runtime-dir)", path.display())]
+    Unix {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl Api {
+    /// Serves on an address and on `api.sock` in the runtime directory, which is made when it is not there.
+    ///
+    /// # Errors
+    /// [`ApiFailure`]; nothing serves then.
+    pub async fn start(address: SocketAddr, runtime_dir: &Path) -> Result<Self, ApiFailure> {
+        let tcp_failure = |error| ApiFailure::Tcp { address, error };
+        let tcp = TcpListener::bind(address).await.map_err(tcp_failure)?;
+        let local = tcp.local_addr().map_err(tcp_failure)?;
+        let path = runtime_dir.join("api.sock");
+        let unix = bind(&path).map_err(|error| ApiFailure::Unix { path: path.clone(), error })?;
+        let tokens = Arc::new(Tokens::default());
+        let router = super::router(tokens.clone());
+        debug!(address = %local, path = %path.display(), "actor API serves");
+        let tasks = [
+            tokio::spawn(told("tcp", axum::serve(tcp, router.clone()).into_future())),
+            tokio::spawn(told("unix", axum::serve(unix, router).into_future())),
+        ];
+        Ok(Api { doors: Doors { tcp: local, unix: path, tokens }, tasks })
+    }
+
+    /// What hosts tell their actors.
+    #[must_use]
+    pub fn doors(&self) -> &Doors {
+        &self.doors
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        // It may be gone with its directory.
+        let _ = fs::remove_file(&self.doors.unix);
+    }
+}
+
+async fn told(socket: &str, serving: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = serving.await {
+        warn!(%error, socket, "actor API stopped");
+    }
+}
+
+/// Binds a socket that only this user can reach. One left behind by a process that crashed is replaced.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves there"));
+            }
+            fs::remove_file(path)?;
+        }
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
