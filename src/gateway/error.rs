@@ -52,6 +52,9 @@ pub enum GatewayError {
     /// `guard.gateway_response_start_timeout`.
     #[error("the actor did not begin to answer in time")]
     ResponseStartTimeout,
+    /// `guard.invalid_response_body`: the actor answered, but not in a way that can be passed on.
+    #[error("{0}")]
+    InvalidResponse(&'static str),
     /// The request was opened with more of its body to follow, but the runner takes bodies whole only. Nothing has
     /// reached it: collect the body and open again with it.
     #[error("the runner takes request bodies whole")]

@@ -153,6 +153,8 @@ const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -178,6 +180,21 @@ mod tests {
         for random in [[0; 16], [0xff; 16]] {
             let id = Id::from_random(random);
             assert_eq!(id.as_str().parse(), Ok(id));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_is_read_as_it_was_written(random in any::<[u8; 16]>()) {
+            let id = Id::from_random(random);
+            prop_assert_eq!(id.as_str().parse(), Ok(id));
+        }
+
+        #[test]
+        fn whatever_is_read_as_an_id_is_written_the_same(text in "[0-9a-z]{30}|1[0-9a-z]{27}00|\\PC{0,40}") {
+            if let Ok(id) = text.parse::<Id>() {
+                prop_assert_eq!(id.as_str(), text);
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Clients' way to actors: HTTP requests and WebSockets, and everything else to the public API.
 //!
-//! A request names its actor ([`target`]), its body is read whole ([`request_body`]), it is tried until the actor
-//! answers ([`attempts`]), and the answer is passed on as it comes ([`response`]). A socket is accepted at once and
-//! then connected with its actor ([`websocket`]). Whatever goes wrong, the client is told why, in the engine's form.
+//! A request names its actor (`target`), its body is read whole (`request_body`), it is tried until the actor
+//! answers (`attempts`), and the answer is passed on as it comes (`response`). A socket is accepted at once and
+//! then connected with its actor (`websocket`). Whatever goes wrong, the client is told why, in the engine's form.
 
 mod attempts;
 mod cors;

@@ -207,6 +207,7 @@ impl From<GatewayError> for Refusal {
                 "gateway_response_start_timeout",
                 "The actor did not begin to answer in time; the request may have run.",
             ),
+            GatewayError::InvalidResponse(why) => Refusal::new("guard", "invalid_response_body", why),
             GatewayError::WholeBodyNeeded => {
                 Refusal::internal("a request that was sent in pieces has to be sent whole to this runner")
             }
@@ -280,6 +281,7 @@ mod tests {
             (GatewayError::RequestAborted, 400, 503),
             (GatewayError::TunnelClosed, 400, 503),
             (GatewayError::ResponseStartTimeout, 400, 504),
+            (GatewayError::InvalidResponse("too large"), 400, 502),
             (GatewayError::Unavailable("stopping"), 503, 503),
             (GatewayError::Internal("disk".into()), 500, 500),
         ];

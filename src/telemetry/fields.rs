@@ -23,6 +23,8 @@ pub const ENDPOINT: &str = "endpoint";
 pub const NAMESPACE: &str = "namespace";
 /// One client request or socket.
 pub const STREAM: &str = "stream";
+/// One client request or socket, as the client was told: `x-rivet-ray-id`.
+pub const RAY: &str = "ray";
 /// The address something listens on, or a peer's.
 pub const ADDRESS: &str = "address";
 /// The process id of an actor.

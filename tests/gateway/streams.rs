@@ -345,7 +345,7 @@ fn what_is_too_large_ends_its_stream_and_nothing_else() {
     let head =
         ToServerTunnel::ResponseStart { status: 200, headers: Vec::new(), body: Some(large.clone()), stream: false };
     world.reply(&runner, request, head);
-    assert!(matches!(world.got(request)[..], [TunnelEvent::Failed(GatewayError::Internal(_))]));
+    assert!(matches!(world.got(request)[..], [TunnelEvent::Failed(GatewayError::InvalidResponse(_))]));
     world.reply(&runner, stream, ToServerTunnel::WebSocketMessage { data: large, binary: true });
     assert!(matches!(world.got(stream)[..], [TunnelEvent::Open { .. }, TunnelEvent::Close { code: Some(1009), .. }]));
     let told = world.tunnel(&runner);

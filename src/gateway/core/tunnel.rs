@@ -199,7 +199,7 @@ impl Core {
         if payload(&event) > PAYLOAD_MAX {
             let (failed, over) = match entry.kind {
                 Kind::Request { .. } | Kind::Over => {
-                    let error = GatewayError::Internal("the actor's response is larger than 20 MiB".to_owned());
+                    let error = GatewayError::InvalidResponse("The actor's response is larger than 20 MiB.");
                     (TunnelEvent::Failed(error), ToClientTunnel::RequestAbort)
                 }
                 Kind::WebSocket { .. } => {

@@ -148,6 +148,7 @@ fn is_passing(error: &GatewayError) -> bool {
         | GatewayError::NamespaceNotFound
         | GatewayError::NamespaceNameNotUnique
         | GatewayError::NoRunnerConfig { .. }
+        | GatewayError::InvalidResponse(_)
         | GatewayError::WholeBodyNeeded
         | GatewayError::Internal(_) => false,
     }

@@ -158,6 +158,8 @@ const ACTOR: HeaderName = HeaderName::from_static("x-rivet-actor");
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ID: &str = "53heuibpefzx3lj3skyt2h5xuwal00";
@@ -262,5 +264,38 @@ mod tests {
         let missing = [("sec-websocket-protocol", "rivet_target.actor")];
         assert_eq!(code(&target("/x", &missing, true)), "guard.missing_header");
         assert_eq!(target("/x", &[("sec-websocket-protocol", "chat")], true), Target::Api);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_client_asks_for_is_read(path in "/[ -~]{0,80}", query in proptest::option::of("[ -~]{0,40}")) {
+            let uri = match query {
+                None => path,
+                Some(query) => format!("{path}?{query}"),
+            };
+            if let Ok(request) = Request::builder().uri(&uri).body(()) {
+                for socket in [false, true] {
+                    if let Target::Actor(target) = Target::of(&request, socket) {
+                        prop_assert!(target.path.starts_with('/'), "{uri}");
+                        let bare = target.path == "/" || target.path.starts_with("/?");
+                        prop_assert!(bare || uri.ends_with(&*target.path), "{uri}");
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn a_path_reaches_the_actor_as_it_is(
+            rest in "(/[a-zA-Z0-9._~%!$&'()*+,;=:@-]{1,10}){0,4}/?",
+            query in "[ -\"$-~&&[^ \"<>]]{0,30}",
+        ) {
+            let uri = format!("/gateway/{ID}{rest}?{query}");
+            if let Ok(request) = Request::builder().uri(&uri).body(()) && !query.contains("rvt-") {
+                let expected = if rest.is_empty() { format!("/?{query}") } else { format!("{rest}?{query}") };
+                let target = Target::of(&request, false);
+                let expected = ActorTarget { actor: ID.parse().expect("id"), path: expected.into() };
+                prop_assert_eq!(target, Target::Actor(expected));
+            }
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Clients' sockets.
 //!
 //! A socket is accepted before its actor is asked: a browser shows its page nothing of a refused upgrade, but it does
-//! show code and reason of a close frame. What the client sends meanwhile is kept ([`early`]) while the socket is opened
-//! at the actor ([`open`]); then frames go both ways ([`relay`]) until either side closes.
+//! show code and reason of a close frame. What the client sends meanwhile is kept ([`early`]) while the socket is
+//! opened at the actor ([`open`]); then frames go both ways ([`relay`]) until either side closes.
 
 mod early;
 mod open;

@@ -1,6 +1,7 @@
 //! Connections in, requests out to where they belong.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
@@ -36,8 +38,7 @@ pub(super) async fn run(listener: &Arc<Listener>, socket: TcpListener) {
 }
 
 async fn serve(listener: Arc<Listener>, stream: TcpStream, peer: PeerAddr) {
-    // Small messages must not wait for each other's acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = set_options(&stream) {
         debug!(%error, "socket option not set");
     }
     let service = service_fn(|request| route(&listener, request, peer));
@@ -71,7 +72,39 @@ async fn route(
     Ok((listener.routes)(request).await)
 }
 
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    // Small messages must not wait for each other's acknowledgement.
+    stream.set_nodelay(true)?;
+    // Whoever vanished without a word, or takes nothing of what is sent, must not hold its socket and all that waits
+    // for it for ever: neither HTTP nor a WebSocket would ever notice.
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, SILENCE)?;
+    sockopt::set_tcp_keepintvl(stream, SILENCE / 4)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(SILENCE.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
+}
+
 /// After a failed accept.
 const PAUSE: Duration = Duration::from_millis(50);
 /// From the first byte of a request's head, or the end of the response before, to the end of the head.
 const HEADER_TIMEOUT: Duration = Duration::from_mins(2);
+/// Without a sign of life for this long a peer is looked for, and given up after as long again; what was sent has to be
+/// taken within it.
+const SILENCE: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_vanishes_is_noticed_by_the_system() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a connection");
+        set_options(&client).expect("options");
+        assert!(sockopt::socket_keepalive(&client).expect("readable"));
+        assert_eq!(sockopt::tcp_keepidle(&client).expect("readable"), SILENCE);
+        #[cfg(target_os = "linux")]
+        assert_eq!(sockopt::tcp_user_timeout(&client).expect("readable"), 60_000);
+    }
+}

@@ -160,6 +160,8 @@ fn one_of(known: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KNOWN: &[&str] = &["name", "limit", "all", "id", "ids"];
@@ -213,5 +215,18 @@ mod tests {
         assert_eq!(parse(&format!("id={id}&id={id}")).ids("id").expect("ids"), [id, id]);
         assert_eq!(parse(&format!("ids={id},,{id}")).id_list("ids").expect("ids"), [id, id]);
         assert_eq!(parse("").ids("id").expect("ids"), []);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_in_a_query_is_read_or_refused(query in "[ -~]{0,60}|\\PC{0,30}") {
+            if let Ok(parameters) = Query(query).with(KNOWN) {
+                let _ = parameters.text("name");
+                let _ = parameters.number::<usize>("limit");
+                let _ = parameters.flag("all");
+                let _ = parameters.ids("id");
+                let _ = parameters.id_list("ids");
+            }
+        }
     }
 }
