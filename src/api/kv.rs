@@ -86,7 +86,7 @@ fn range(prefix: Option<Bytes>, start: Option<Bytes>, end: Option<Bytes>) -> KvL
     if start.is_none() && end.is_none() {
         return prefix.map_or(KvListQuery::All, |key| KvListQuery::Prefix { key });
     }
-    let behind_prefix = prefix.as_ref().and_then(|prefix| successor(prefix));
+    let behind_prefix = prefix.as_ref().and_then(successor);
     let start = [prefix, start].into_iter().flatten().max().unwrap_or_default();
     match [behind_prefix, end].into_iter().flatten().min() {
         Some(end) => KvListQuery::Range { start, end, exclusive: true },
