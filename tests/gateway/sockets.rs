@@ -284,7 +284,8 @@ async fn a_gateway_that_stops_sends_its_runners_away_for_now() {
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_restart() {
     let dir = tempfile::tempdir().expect("directory");
-    let options = GatewayOptions { data_dir: dir.path().to_owned(), ..options() };
+    let quick = Thresholds { destroy_grace: Duration::from_millis(50), ..Thresholds::default() };
+    let options = GatewayOptions { data_dir: dir.path().to_owned(), thresholds: quick, ..options() };
     let gateway = RunningGateway::start(options.clone()).await.expect("starts");
     let (mut runner, runner_id) = RawRunner::connect(&gateway, "pool", "k", Version::V7).await;
     let (actor_id, life) = running_actor(&gateway, &mut runner, "pool").await;
@@ -361,8 +362,9 @@ async fn nothing_is_promised_when_the_disk_fails() {
     let created = gateway.handle().create_actor(create("pool")).await;
     assert!(matches!(created, Err(GatewayError::Unavailable(_))), "{created:?}");
     assert!(matches!(gateway.failed().await, GatewayFailure::Store(_)));
-    assert!(gateway.stop().await.is_err());
     assert!(runner.is_gone().await, "and the runner was told nothing");
+    drop(runner);
+    assert!(gateway.stop().await.is_err());
 }
 
 #[tokio::test]
