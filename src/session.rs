@@ -14,6 +14,7 @@ mod effect;
 mod events;
 mod input;
 mod kv;
+mod lifecycle;
 mod link;
 mod timers;
 mod tunnel;

@@ -46,7 +46,7 @@ enum Kind {
     /// The response goes out in chunks.
     Streaming,
     /// The gateway takes whole responses only: this one is being collected.
-    Collecting(Collected),
+    Collecting(Box<Collected>),
     /// A socket, with the index of the client's last message.
     WebSocket { last_in: u16 },
 }

@@ -43,7 +43,7 @@ impl Session {
             let Head { status, headers, .. } = head;
             self.continue_stream(id, ToServerTunnel::ResponseStart { status, headers, body: None, stream: true });
         } else {
-            stream.kind = Kind::Collecting(Collected { head, body: BytesMut::new() });
+            stream.kind = Kind::Collecting(Box::new(Collected { head, body: BytesMut::new() }));
         }
         self.response_chunk(id, body, !more);
     }
@@ -124,8 +124,8 @@ impl Session {
     }
 
     fn finish_collected(&mut self, id: StreamId) {
-        if let Some(Stream { next_out, kind: Kind::Collecting(Collected { head, body }), .. }) = self.tunnel.remove(id)
-        {
+        if let Some(Stream { next_out, kind: Kind::Collecting(collected), .. }) = self.tunnel.remove(id) {
+            let Collected { head, body } = *collected;
             self.send_tunnel(id, next_out, whole(head, body.freeze()));
         }
     }
