@@ -6,6 +6,7 @@ mod events;
 mod kv;
 mod lifecycle;
 mod link;
+mod model;
 mod stage;
 mod streaming;
 mod tunnel;
