@@ -3,18 +3,31 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use crate::app::Exit;
 use crate::config::{ActorDefinition, Listen, RunSettings};
-use crate::host::{ActorHost, child_process};
+use crate::host::child_process::{self, ChildProcess, Roots};
+use crate::host::{ActorHost, Doors};
+use crate::telemetry::fields;
 
-/// The hosts of the defined actors, by name.
-pub(super) fn hosts(settings: &RunSettings) -> Vec<(String, Arc<dyn ActorHost>)> {
+/// The hosts of the defined actors, by name, with the API that they tell their processes of.
+pub(super) async fn hosts(settings: &RunSettings) -> Result<Vec<(String, Arc<dyn ActorHost>)>, Exit> {
+    if settings.actors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let doors = open_doors(settings).await?;
+    let roots = Roots { runtime: settings.runtime_dir.clone(), data: settings.data_dir.clone() };
     let host = |actor: &ActorDefinition| {
-        let _settings = child_process(actor);
-        // The host of child processes is completed here.
-        tracing::error!(name = actor.name, "child processes are not wired yet");
-        None
+        let host: Arc<dyn ActorHost> = Arc::new(ChildProcess::new(child_process(actor), roots.clone(), doors.clone()));
+        (actor.name.clone(), host)
     };
-    settings.actors.iter().filter_map(|actor| Some((actor.name.clone(), host(actor)?))).collect()
+    Ok(settings.actors.iter().map(host).collect())
+}
+
+/// Opens the actor API.
+async fn open_doors(settings: &RunSettings) -> Result<Doors, Exit> {
+    // The API's server is started here, on `settings.api` and on a socket in `settings.runtime_dir`.
+    tracing::error!({ fields::ADDRESS } = %settings.api, "the actor API is not wired yet");
+    Err(Exit::Internal)
 }
 
 /// How to run a defined actor as a child process.

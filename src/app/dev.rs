@@ -27,11 +27,15 @@ pub(super) async fn run(settings: DevSettings, mut signals: Signals) -> Exit {
         Err(exit) => return exit,
     };
     settings.endpoint = Endpoint::of_listener(gateway.local_addr());
-    let hosts = if settings.actors.is_empty() { demo::hosts() } else { actors::hosts(&settings) };
-    let names: Vec<String> = hosts.iter().map(|(name, _)| name.clone()).collect();
-    let runner = match run::start(&settings, hosts) {
-        Ok(runner) => runner,
+    let hosts = if settings.actors.is_empty() { Ok(demo::hosts()) } else { actors::hosts(&settings).await };
+    let started = hosts.and_then(|hosts| {
+        let names: Vec<String> = hosts.iter().map(|(name, _)| name.clone()).collect();
+        Ok((run::start(&settings, hosts)?, names))
+    });
+    let (runner, names) = match started {
+        Ok(started) => started,
         Err(exit) => {
+            // The first failure is the one that counts.
             let _ = gateway::stop(gateway, None, &mut signals).await;
             return exit;
         }

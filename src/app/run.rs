@@ -17,7 +17,10 @@ pub(super) async fn run(settings: RunSettings, mut signals: Signals) -> Exit {
     if settings.actors.is_empty() {
         warn!("no actors are defined; give an actors file with --actors, or --actor NAME=COMMAND");
     }
-    let hosts = actors::hosts(&settings);
+    let hosts = match actors::hosts(&settings).await {
+        Ok(hosts) => hosts,
+        Err(exit) => return exit,
+    };
     match start(&settings, hosts) {
         Ok(runner) => until_stopped(&runner, &settings, &mut signals).await,
         Err(exit) => exit,

@@ -116,6 +116,15 @@ impl RunSettings {
         let runtime_dir =
             reader.path(Id::RuntimeDir).or_else(|| reader.values.environment().directory("RUNTIME_DIRECTORY"));
         let drain_timeout = reader.duration(Id::DrainTimeout);
+        let runtime_dir = runtime_dir.unwrap_or_else(|| data_dir.join("run"));
+        let length = runtime_dir.as_os_str().len();
+        if length > RUNTIME_DIR_MAX {
+            let says = format!(
+                "{} has {length} bytes, and sockets in it allow at most {RUNTIME_DIR_MAX}: give a shorter one",
+                runtime_dir.display()
+            );
+            reader.mistake_at(Id::RuntimeDir, &says);
+        }
         RunSettings {
             endpoint: reader.endpoint(Id::Endpoint),
             namespace: reader.name(Id::Namespace),
@@ -126,7 +135,7 @@ impl RunSettings {
             slots: reader.count(Id::Slots),
             protocol_version: protocol_version(reader),
             actors: actors(reader, drain_timeout),
-            runtime_dir: runtime_dir.unwrap_or_else(|| data_dir.join("run")),
+            runtime_dir,
             data_dir,
             admin: reader.address_or_off(Id::Admin),
             api: api(reader),
@@ -322,6 +331,9 @@ fn actors(reader: &mut Reader<'_>, drain_timeout: Duration) -> Vec<ActorDefiniti
     actors.sort_by(|one, other| one.name.cmp(&other.name));
     actors
 }
+
+/// The longest runtime directory, in bytes: the path of a socket has at most 107, and below the directory it needs 28.
+const RUNTIME_DIR_MAX: usize = 79;
 
 /// Where the service manager keeps credentials.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";

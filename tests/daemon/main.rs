@@ -1,8 +1,7 @@
 //! The daemons from the outside: signals, exit codes, logs, and what `dev` prints.
-#![cfg(feature = "daemon")]
+#![cfg(feature = "gateway")]
 
 mod process;
-mod run;
 
-#[cfg(feature = "gateway")]
 mod dev;
+mod run;

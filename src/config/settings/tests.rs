@@ -134,6 +134,14 @@ fn the_service_manager_names_the_directories() {
 }
 
 #[test]
+fn a_runtime_directory_too_long_for_sockets_is_told_before_any_actor_fails() {
+    let long = format!("/{}", "x".repeat(80));
+    let mistakes = RunSettings::new(&run(&[(Id::DataDir, &long)], &[])).unwrap_err().to_string();
+    assert!(mistakes.starts_with("--runtime-dir: /xxx") && mistakes.ends_with("give a shorter one"), "{mistakes}");
+    assert!(RunSettings::new(&run(&[(Id::DataDir, &long), (Id::RuntimeDir, "/run/greenroom")], &[])).is_ok());
+}
+
+#[test]
 fn the_admin_address_can_be_off() {
     assert_eq!(RunSettings::new(&run(&[(Id::Admin, "off")], &[])).unwrap().admin, None);
 }
