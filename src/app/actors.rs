@@ -3,31 +3,46 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use tracing::error;
+
+use crate::api::Api;
 use crate::app::Exit;
 use crate::config::{ActorDefinition, Listen, RunSettings};
+use crate::host::ActorHost;
 use crate::host::child_process::{self, ChildProcess, Roots};
-use crate::host::{ActorHost, Doors};
 use crate::telemetry::fields;
 
-/// The hosts of the defined actors, by name, with the API that they tell their processes of.
-pub(super) async fn hosts(settings: &RunSettings) -> Result<Vec<(String, Arc<dyn ActorHost>)>, Exit> {
-    if settings.actors.is_empty() {
-        return Ok(Vec::new());
-    }
-    let doors = open_doors(settings).await?;
-    let roots = Roots { runtime: settings.runtime_dir.clone(), data: settings.data_dir.clone() };
-    let host = |actor: &ActorDefinition| {
-        let host: Arc<dyn ActorHost> = Arc::new(ChildProcess::new(child_process(actor), roots.clone(), doors.clone()));
-        (actor.name.clone(), host)
-    };
-    Ok(settings.actors.iter().map(host).collect())
+/// Where the actors of a runner run.
+pub(super) struct Hosts {
+    /// By actor name.
+    pub(super) by_name: Vec<(String, Arc<dyn ActorHost>)>,
+    /// The API that they tell their processes of; serves while this lives.
+    _api: Option<Api>,
 }
 
-/// Opens the actor API.
-async fn open_doors(settings: &RunSettings) -> Result<Doors, Exit> {
-    // The API's server is started here, on `settings.api` and on a socket in `settings.runtime_dir`.
-    tracing::error!({ fields::ADDRESS } = %settings.api, "the actor API is not wired yet");
-    Err(Exit::Internal)
+impl Hosts {
+    /// Hosts that need no API.
+    #[cfg(feature = "gateway")]
+    pub(super) fn in_process(by_name: Vec<(String, Arc<dyn ActorHost>)>) -> Self {
+        Hosts { by_name, _api: None }
+    }
+}
+
+/// The hosts of the defined actors, with the API that they tell their processes of.
+pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
+    if settings.actors.is_empty() {
+        return Ok(Hosts { by_name: Vec::new(), _api: None });
+    }
+    let api = Api::start(settings.api, &settings.runtime_dir).await.map_err(|error| {
+        error!({ fields::ERROR } = %error, "the actor API does not serve");
+        Exit::Misconfigured
+    })?;
+    let roots = Roots { runtime: settings.runtime_dir.clone(), data: settings.data_dir.clone() };
+    let host = |actor: &ActorDefinition| {
+        let host = ChildProcess::new(child_process(actor), roots.clone(), api.doors().clone());
+        (actor.name.clone(), Arc::new(host) as Arc<dyn ActorHost>)
+    };
+    Ok(Hosts { by_name: settings.actors.iter().map(host).collect(), _api: Some(api) })
 }
 
 /// How to run a defined actor as a child process.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing::error;
 
+use crate::app::actors::Hosts;
 use crate::app::signals::Signals;
 use crate::app::{Exit, actors, demo, gateway, run, say};
 use crate::config::{DevSettings, Endpoint, RunSettings};
@@ -27,12 +28,10 @@ pub(super) async fn run(settings: DevSettings, mut signals: Signals) -> Exit {
         Err(exit) => return exit,
     };
     settings.endpoint = Endpoint::of_listener(gateway.local_addr());
-    let hosts = if settings.actors.is_empty() { Ok(demo::hosts()) } else { actors::hosts(&settings).await };
-    let started = hosts.and_then(|hosts| {
-        let names: Vec<String> = hosts.iter().map(|(name, _)| name.clone()).collect();
-        Ok((run::start(&settings, hosts)?, names))
-    });
-    let (runner, names) = match started {
+    let hosts =
+        if settings.actors.is_empty() { Ok(Hosts::in_process(demo::hosts())) } else { actors::hosts(&settings).await };
+    let started = hosts.and_then(|hosts| Ok((run::start(&settings, &hosts)?, hosts)));
+    let (runner, hosts) = match started {
         Ok(started) => started,
         Err(exit) => {
             // The first failure is the one that counts.
@@ -43,7 +42,7 @@ pub(super) async fn run(settings: DevSettings, mut signals: Signals) -> Exit {
     let handle = gateway.handle().clone();
     let greet = async {
         if runner.connected().await {
-            let actors = make(&handle, &settings.runner_name, &names).await;
+            let actors = make(&handle, &settings.runner_name, &hosts).await;
             say(welcome(&settings, gateway_settings.admin_token.is_some(), &actors));
         }
         // The greeting is no reason to stop.
@@ -66,10 +65,10 @@ pub(super) async fn run(settings: DevSettings, mut signals: Signals) -> Exit {
 
 /// Makes an actor of each name, or finds the one of an earlier run. The pool may take a moment to be known after the
 /// runner has connected.
-async fn make(gateway: &GatewayHandle, pool: &str, names: &[String]) -> Vec<Started> {
+async fn make(gateway: &GatewayHandle, pool: &str, hosts: &Hosts) -> Vec<Started> {
     let mut started = Vec::new();
     let mut again = tokio::time::interval(Duration::from_millis(50));
-    for name in names {
+    for (name, _) in &hosts.by_name {
         let actor = CreateActor {
             namespace: "default".into(),
             name: name.as_str().into(),

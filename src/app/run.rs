@@ -1,13 +1,11 @@
 //! `greenroom run`: the runner daemon.
 
-use std::sync::Arc;
-
 use tracing::{error, info, warn};
 
+use crate::app::Exit;
+use crate::app::actors::{self, Hosts};
 use crate::app::signals::Signals;
-use crate::app::{Exit, actors};
 use crate::config::{RunSettings, runner_key};
-use crate::host::ActorHost;
 use crate::runner::{self, Runner, RunnerHandle};
 use crate::telemetry::fields;
 
@@ -21,17 +19,14 @@ pub(super) async fn run(settings: RunSettings, mut signals: Signals) -> Exit {
         Ok(hosts) => hosts,
         Err(exit) => return exit,
     };
-    match start(&settings, hosts) {
+    match start(&settings, &hosts) {
         Ok(runner) => until_stopped(&runner, &settings, &mut signals).await,
         Err(exit) => exit,
     }
 }
 
 /// Starts a runner with these settings and hosts.
-pub(super) fn start(
-    settings: &RunSettings,
-    hosts: impl IntoIterator<Item = (String, Arc<dyn ActorHost>)>,
-) -> Result<RunnerHandle, Exit> {
+pub(super) fn start(settings: &RunSettings, hosts: &Hosts) -> Result<RunnerHandle, Exit> {
     let key = match &settings.runner_key {
         Some(key) => Ok(key.clone()),
         None => runner_key::load_or_create(&settings.data_dir),
@@ -41,7 +36,8 @@ pub(super) fn start(
         Exit::Misconfigured
     })?;
     let builder = builder(settings).key(key).data_dir(&settings.data_dir);
-    let builder = hosts.into_iter().fold(builder, |builder, (name, host)| builder.shared_actor(name, host));
+    let builder =
+        hosts.by_name.iter().fold(builder, |builder, (name, host)| builder.shared_actor(name.as_str(), host.clone()));
     builder.start().map_err(|error| {
         error!(%error, "the runner did not start");
         Exit::Misconfigured
