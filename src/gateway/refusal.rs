@@ -10,6 +10,7 @@ use bytes::Bytes;
 use greenroom_protocol::close;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{GatewayError, Id};
@@ -147,15 +148,24 @@ impl Refusal {
     }
 
     fn into_response(self, status: StatusCode) -> Response<Bytes> {
-        let mut body = json!({ "group": self.group, "code": self.code, "message": self.message });
-        if let (Value::Object(body), Some(metadata)) = (&mut body, self.metadata) {
-            body.insert("metadata".to_owned(), metadata);
-        }
-        let mut response = Response::new(Bytes::from(body.to_string()));
+        let body =
+            Body { group: self.group, code: self.code, message: &self.message, metadata: self.metadata.as_ref() };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
+}
+
+/// The engine's form, in the engine's order.
+#[derive(Serialize)]
+struct Body<'a> {
+    group: &'a str,
+    code: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Value>,
 }
 
 impl From<GatewayError> for Refusal {
