@@ -1,5 +1,7 @@
 //! `greenroom dev`: what it prints works.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
@@ -11,7 +13,7 @@ use crate::process::Daemon;
 
 #[tokio::test]
 async fn the_printed_addresses_answer_and_the_count_outlives_sleep_and_restart() {
-    let mut dev = start(tempfile::tempdir().unwrap()).await;
+    let mut dev = start(tempfile::tempdir().unwrap());
     let (counter, socket) = printed(&mut dev).await;
     assert_eq!(get(&counter).await, (200, "1\n".to_owned()));
 
@@ -30,15 +32,46 @@ async fn the_printed_addresses_answer_and_the_count_outlives_sleep_and_restart()
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(vec![0, 255]));
 
     let data = dev.stop().await;
-    let mut dev = start(data).await;
+    let mut dev = start(data);
     let (counter, _) = printed(&mut dev).await;
     assert_eq!(get(&counter).await, (200, "4\n".to_owned()));
     dev.stop().await;
 }
 
 #[tokio::test]
+async fn actors_of_a_file_keep_their_count_over_sleep_and_restart() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/counter");
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("actors.toml");
+    let actor = |name: &str, program: &str, script: &str| {
+        let script = examples.join(script);
+        format!("[actors.{name}]\ncommand = [{program:?}, {script:?}]\n")
+    };
+    std::fs::write(&file, actor("node", "node", "counter.mjs") + &actor("python", "python3", "counter.py")).unwrap();
+    let start = |data| start_with(data, &["--actors", file.to_str().unwrap()]);
+
+    let mut dev = start(data);
+    for _ in 0..2 {
+        let (counter, socket) = printed(&mut dev).await;
+        assert_eq!(get(&counter).await, (200, "1\n".to_owned()));
+        assert_eq!(get(&format!("{counter}sleep")).await.0, 202);
+        assert_eq!(get(&counter).await, (200, "2\n".to_owned()));
+        let (mut socket, _) = tokio_tungstenite::connect_async(socket).await.unwrap();
+        socket.send(Message::text("hello")).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("3 hello"));
+    }
+    let data = dev.stop().await;
+    let mut dev = start(data);
+    for _ in 0..2 {
+        let (counter, _) = printed(&mut dev).await;
+        assert_eq!(get(&counter).await, (200, "4\n".to_owned()));
+    }
+    dev.stop().await;
+}
+
+#[tokio::test]
 async fn the_printed_request_for_another_actor_is_right() {
-    let mut dev = start(tempfile::tempdir().unwrap()).await;
+    let mut dev = start(tempfile::tempdir().unwrap());
     let line = dev.line("curl -X PUT").await;
     let [_, url, _, _, _, body, ..] = line.split('\'').collect::<Vec<_>>()[..] else { panic!("{line}") };
     let (status, answer) = request("PUT", url, body).await;
@@ -61,8 +94,12 @@ async fn an_address_in_use_is_named() {
     assert_eq!(gateway.exit_code().await, 70);
 }
 
-async fn start(data: tempfile::TempDir) -> Daemon {
-    Daemon::start(data, &["dev", "--listen", "127.0.0.1:0", "--admin", "off"])
+fn start(data: tempfile::TempDir) -> Daemon {
+    start_with(data, &[])
+}
+
+fn start_with(data: tempfile::TempDir, arguments: &[&str]) -> Daemon {
+    Daemon::start(data, &[&["dev", "--listen", "127.0.0.1:0", "--admin", "off"], arguments].concat())
 }
 
 /// The next two addresses that `dev` prints.

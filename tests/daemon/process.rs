@@ -31,6 +31,7 @@ impl Daemon {
             .args(["--log-format", "json", "--data-dir"])
             .arg(dir.path().join("data"))
             .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
