@@ -7,7 +7,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use greenroom_protocol::{Checkpoint, Command, CommandWrapper, ToServer};
 
-use super::actors::Wish;
+use super::actors::{Phase, Wish};
 use crate::actor::{ActorKey, StartReason, StopReason};
 use crate::session::{Effect, Session, StartCommand};
 
@@ -88,6 +88,12 @@ impl Session {
             None => StopReason::Stop,
         };
         self.stop_life(key, reason);
+        // One that stops already, because we drain or thought the gateway lost, now stops as wanted.
+        if let Some(life) = self.actors.life_mut(key)
+            && let Phase::Stopping(known) = &mut life.phase
+        {
+            *known = reason;
+        }
     }
 
     fn note_command(&mut self, key: &ActorKey, index: i64, now: Instant) {

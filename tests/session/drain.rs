@@ -73,6 +73,15 @@ fn a_silent_gateway_does_not_hold_up_the_stops() {
 }
 
 #[test]
+fn a_stop_of_the_gateway_that_comes_late_still_makes_the_end_a_wanted_one() {
+    let mut stage = Stage::with_actor();
+    stage.drain(secs(12));
+    stage.pass(secs(2));
+    assert_eq!(stopped(&stage.stop("a", 0, 1)), [], "it was told already");
+    assert_eq!(events_of(&stage.end("a", 0), "a"), [(0, 1, stopped_ok())]);
+}
+
+#[test]
 fn a_sleeping_wish_survives_the_drain() {
     let mut stage = Stage::with_actor();
     stage.handle(Input::Sleep(key("a", 0)));
