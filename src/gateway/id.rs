@@ -102,6 +102,13 @@ impl From<Id> for ByteString {
     }
 }
 
+#[cfg(feature = "daemon")]
+impl From<Id> for hyper::header::HeaderValue {
+    fn from(id: Id) -> Self {
+        hyper::header::HeaderValue::from_str(id.as_str()).expect("only digits and letters are ever written")
+    }
+}
+
 /// Writes the number in base 36: five 32-bit limbs are divided by 36^6, which still fits in 32 bits, five times.
 fn encode(bytes: &[u8; 20]) -> [u8; ID_LENGTH] {
     let mut limbs = [0_u32; 5];

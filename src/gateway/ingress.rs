@@ -72,8 +72,7 @@ impl Ingress {
     pub async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
         let ray = Id::from_random(rand::random());
         let mut response = self.route(request, ray).await;
-        let name = HeaderValue::from_str(ray.as_str()).expect("an id is letters and digits");
-        response.headers_mut().insert(RIVET_RAY, name);
+        response.headers_mut().insert(RIVET_RAY, ray.into());
         response
     }
 

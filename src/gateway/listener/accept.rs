@@ -16,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use super::{Listener, PeerAddr, ResponseBody, upgrade};
+use crate::gateway::Id;
+use crate::gateway::refusal::RIVET_RAY;
 
 pub(super) async fn run(listener: &Arc<Listener>, socket: TcpListener) {
     loop {
@@ -66,7 +68,9 @@ async fn route(
     peer: PeerAddr,
 ) -> Result<Response<ResponseBody>, Infallible> {
     if upgrade::is_for_runners(&request) {
-        return Ok(upgrade::accept(listener, request));
+        let mut response = upgrade::accept(listener, request);
+        response.headers_mut().insert(RIVET_RAY, Id::from_random(rand::random()).into());
+        return Ok(response);
     }
     request.extensions_mut().insert(peer);
     Ok((listener.routes)(request).await)
