@@ -38,6 +38,8 @@ pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
         Exit::Misconfigured
     })?;
     let roots = Roots { runtime: settings.runtime_dir.clone(), data: settings.data_dir.clone() };
+    // The API serves in the runtime directory, so no other runner does.
+    child_process::end_leftovers(&roots);
     let host = |actor: &ActorDefinition| {
         let host = ChildProcess::new(child_process(actor), roots.clone(), api.doors().clone());
         (actor.name.clone(), Arc::new(host) as Arc<dyn ActorHost>)

@@ -6,6 +6,7 @@
 
 mod directories;
 mod environment;
+mod leftovers;
 mod listen;
 mod logs;
 mod process;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 pub use directories::Roots;
+pub use leftovers::end_leftovers;
 pub use settings::{Listen, START_TIMEOUT, STOP_GRACE, Settings, WebSocketMode};
 
 use crate::actor::StopReason;
@@ -123,6 +125,7 @@ impl Life {
             let (listening, fd) = Listening::prepare(shared.settings.listen, directories.socket())?;
             let variables = environment(&shared.settings, &start, &shared.doors, &directories, &listening)?;
             let process = Process::spawn(&shared.settings, variables, fd, &start)?;
+            directories.note(process.group());
             let app = App::new(listening.address(), &start, process.gone().clone());
             let belongings = Mutex::new(Some(Belongings { directories, _token: token }));
             Ok(Life { process, app, listening, start, context, shared, reason: OnceLock::new(), belongings })

@@ -156,7 +156,7 @@ impl App {
                 close_app(to_app, from_app, Some(code), &reason).await;
                 closed
             }
-            Ending::Lost if self.is_gone().await => socket.close(1001, "actor.stopped").await,
+            Ending::Lost if self.is_gone().await => socket.close(1000, "actor.stopped").await,
             Ending::Lost => socket.close(1011, "the actor dropped the connection").await,
         }
     }

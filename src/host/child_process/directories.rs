@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use rand::RngExt;
+use rustix::process::Pid;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::leftovers;
 use crate::actor::ActorKey;
 use crate::host::StartError;
 
@@ -40,7 +42,7 @@ impl Directories {
         let directories = Directories {
             state: actor.join("state"),
             scratch: actor.join(format!("tmp-{life}")),
-            life: roots.runtime.join("a").join(life),
+            life: roots.runtime.join(LIVES).join(life),
         };
         let socket = directories.socket();
         let length = socket.as_os_str().len();
@@ -65,6 +67,13 @@ impl Directories {
             file.write_all(token.expose_secret().as_bytes())
         };
         write().map_err(|error| failed("write", &file, &error))
+    }
+
+    /// Notes which process the life has, for a runner that comes after a crash of this one.
+    pub(super) fn note(&self, group: Pid) {
+        if let Err(error) = leftovers::note(&self.life, &self.scratch, group) {
+            tracing::warn!(directory = %self.life.display(), %error, "a process could not be noted");
+        }
     }
 
     /// What the app listens on.
@@ -110,7 +119,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
 }
 
-fn remove(directory: &Path) {
+pub(super) fn remove(directory: &Path) {
     match fs::remove_dir_all(directory) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -131,6 +140,9 @@ fn directory_name(id: &str) -> Result<String, StartError> {
 fn failed(what: &str, path: &Path, error: &io::Error) -> StartError {
     StartError(format!("could not {what} {}: {error}", path.display()))
 }
+
+/// The directory of lives in the runtime directory; short, for the sake of socket paths.
+pub(super) const LIVES: &str = "a";
 
 /// The longest path a Unix socket can have: 108 bytes with the zero at its end.
 const SOCKET_PATH_MAX: usize = 107;

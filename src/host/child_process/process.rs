@@ -88,6 +88,11 @@ impl Process {
         Ok(Process { group, shared, end, tail })
     }
 
+    /// The process group, which has the id of its first process.
+    pub(super) fn group(&self) -> Pid {
+        self.group
+    }
+
     /// Cancelled when the process is no more, or about to be.
     pub(super) fn gone(&self) -> &CancellationToken {
         &self.shared.gone
