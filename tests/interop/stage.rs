@@ -267,10 +267,19 @@ impl Stage {
         let runners = self.client.get("/runners?namespace=default").await;
         let (Ok(config), Ok(runners)) = (config, runners) else { return false };
         let configured = config.json()["runner_configs"][self.pool].is_object();
+        // A runner that comes back under the identity it had says so in its log: the engine keeps the time of the first
+        // connection.
+        let says_so = self.runner_side == RunnerSide::Ours
+            && self
+                .runner
+                .lock()
+                .await
+                .as_ref()
+                .is_some_and(|runner| runner.output().contains("connected to the gateway"));
         let connected = runners.json()["runners"].as_array().is_some_and(|runners| {
             runners.iter().any(|runner| {
                 let connected_ts = runner["last_connected_ts"].as_u64().unwrap_or(0);
-                runner["name"] == self.pool && connected_ts >= since_ms && runner["drain_ts"].is_null()
+                runner["name"] == self.pool && (says_so || connected_ts >= since_ms) && runner["drain_ts"].is_null()
             })
         });
         configured && connected
