@@ -7,6 +7,8 @@ mod clients;
 mod delivery;
 #[path = "gateway/lifecycle.rs"]
 mod lifecycle;
+#[path = "gateway/random.rs"]
+mod random;
 #[cfg(feature = "gateway")]
 #[path = "gateway/raw_runner.rs"]
 mod raw_runner;

@@ -252,6 +252,17 @@ fn who_comes_back_while_draining_is_somebody_new() {
 }
 
 #[test]
+fn a_killed_gateway_does_not_take_a_runner_for_the_one_that_drained_before_it() {
+    let mut world = World::new();
+    let runner = world.connect("key");
+    world.running(&runner, CrashPolicy::Restart);
+    world.say(&runner, ToServer::Stopping);
+    let next = world.connect("key");
+    let mut world = world.restart();
+    assert_eq!(world.connect("key").runner_id, next.runner_id);
+}
+
+#[test]
 fn a_newer_version_gets_the_actors_and_may_drain_the_older() {
     let mut world = World::new();
     let old = world.connect("old");

@@ -126,7 +126,9 @@ impl World {
 
     fn perform(&mut self) {
         while let Some(effect) = self.core.poll_effect() {
-            if self.slow_disk && (effect.after() > self.durable || matches!(effect, Effect::Commit { .. })) {
+            // The store does one thing after the other.
+            let stored = matches!(effect, Effect::Commit { .. } | Effect::Load { .. } | Effect::Kv { .. });
+            if self.slow_disk && (effect.after() > self.durable || stored) {
                 self.held.push(effect);
             } else {
                 self.perform_one(effect);

@@ -95,7 +95,12 @@ impl Runners {
     fn add(&mut self, runner: Runner) {
         let id = runner.record.id.clone();
         let pool = runner.pool();
-        self.by_key.insert((pool.clone(), runner.record.key.clone()), id.clone());
+        let key = (pool.clone(), runner.record.key.clone());
+        let successor =
+            self.by_key.get(&key).and_then(|id| self.by_id.get(id)).is_some_and(|other| !other.is_draining());
+        if !(runner.is_draining() && successor) {
+            self.by_key.insert(key, id.clone());
+        }
         self.by_pool.entry(pool).or_default().insert(id.clone());
         self.by_id.insert(id, runner);
     }
