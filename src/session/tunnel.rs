@@ -101,7 +101,7 @@ impl Session {
         match message {
             ToClientTunnel::RequestStart { actor_id, method, path, headers, body, stream: more } => {
                 let Some(actor) = self.admitting(&actor_id) else {
-                    return self.send_tunnel(id.stream, 0, ToServerTunnel::ResponseAbort);
+                    return self.send_tunnel(id.stream, 0, not_taken());
                 };
                 let kind = Kind::Request { head: &*method == "HEAD" };
                 let stream = self.open_stream(id.stream, actor.clone(), kind);
@@ -247,6 +247,22 @@ impl Session {
         let told = Some(ByteString::from_static(reason));
         self.effects.push_back(Effect::WebSocketClosed { stream, code: Some(code), reason: told });
         self.finish_stream(id, websocket_close(code, reason));
+    }
+}
+
+/// The answer to a request that no actor here was given. Gateways try it again, because it says that nothing ran; an
+/// abort does not say so.
+fn not_taken() -> ToServerTunnel {
+    let header = |name, value| (ByteString::from_static(name), ByteString::from_static(value));
+    ToServerTunnel::ResponseStart {
+        status: 503,
+        headers: vec![
+            header("x-rivet-error", "guard.service_unavailable"),
+            header("content-type", "text/plain"),
+            header("retry-after", "1"),
+        ],
+        body: Some(Bytes::from_static(b"The actor is not on this runner, or stops.\n")),
+        stream: false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What every kind of host promises, checked for each kind alike, and what is special to each.
 
+#![cfg(feature = "daemon")]
+
 mod behaviour;
 mod child_process;
 mod stage;

@@ -148,10 +148,14 @@ async fn requests_wait_for_their_actor_to_start() {
 }
 
 #[tokio::test]
-async fn a_request_for_an_actor_that_is_not_here_is_aborted_so_that_the_gateway_tries_again() {
+async fn a_request_for_an_actor_that_is_not_here_is_given_back_so_that_the_gateway_tries_again() {
     let (mut wire, _stage) = running().await;
     wire.request(stream(1), "elsewhere", "/who", None).await;
-    assert_eq!(wire.answer(stream(1)).await, ToServerTunnel::ResponseAbort);
+    let ToServerTunnel::ResponseStart { status, headers, .. } = wire.answer(stream(1)).await else {
+        panic!("a response is due");
+    };
+    assert_eq!(status, 503);
+    assert!(headers.contains(&("x-rivet-error".into(), "guard.service_unavailable".into())));
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ fn a_request_for_nobody_here_is_given_back_so_that_the_gateway_tries_again() {
     stage.crash("ended", 0);
     for actor in ["unknown", "stopping", "waiting", "ended"] {
         let effects = stage.tunnel(stream(1), 0, request_start(actor));
-        assert_eq!(tunnelled(&effects), [(stream(1), 0, ToServerTunnel::ResponseAbort)], "{actor}");
+        assert!(is_given_back(&tunnelled(&effects), stream(1)), "{actor}: {effects:?}");
         assert_eq!(effects.len(), 1);
         assert_eq!(stage.tunnel(stream(1), 1, chunk(b"rest", true)), [], "{actor}");
 
@@ -340,7 +340,7 @@ fn only_so_many_streams_are_open_at_once() {
     let admitted = (0..70_000).take_while(|n| stage.request(number(*n), "a").is_some()).count();
     assert_eq!(admitted, 65_536);
     let effects = stage.tunnel(number(99_999), 0, request_start("a"));
-    assert_eq!(tunnelled(&effects), [(number(99_999), 0, ToServerTunnel::ResponseAbort)]);
+    assert!(is_given_back(&tunnelled(&effects), number(99_999)), "{effects:?}");
     stage.tunnel(number(0), 1, ToClientTunnel::RequestAbort);
     assert!(stage.request(number(99_999), "a").is_some());
 }
@@ -359,4 +359,12 @@ fn chunk(body: &'static [u8], finish: bool) -> ToClientTunnel {
 
 fn close(code: u16, reason: &'static str) -> ToServerTunnel {
     ToServerTunnel::WebSocketClose { code: Some(code), reason: Some(reason.into()), hibernate: false }
+}
+
+/// A request nobody was given: the one answer that gateways take for "it has not run".
+fn is_given_back(messages: &[(StreamId, u16, ToServerTunnel)], id: StreamId) -> bool {
+    let [(stream, 0, ToServerTunnel::ResponseStart { status: 503, headers, stream: false, .. })] = messages else {
+        return false;
+    };
+    *stream == id && headers.contains(&("x-rivet-error".into(), "guard.service_unavailable".into()))
 }

@@ -122,8 +122,6 @@ impl Ingress {
                     None => Attempt::Answered(head),
                 }
             }
-            // The runner says itself that there will be no answer; by its contract the request has not run.
-            Err(error @ GatewayError::RequestAborted) => Attempt::Failed { error, ran: Ran::No },
             Err(error) => Attempt::Failed { error, ran: Ran::Maybe },
         }
     }

@@ -276,6 +276,7 @@ async fn a_request_that_may_change_something_runs_once() {
         for (error, name) in [
             (GatewayError::ActorStopped, "guard.actor_stopped_while_waiting"),
             (GatewayError::TunnelClosed, "guard.tunnel_response_closed"),
+            (GatewayError::RequestAborted, "guard.tunnel_request_aborted"),
         ] {
             let client = tokio::spawn(http(address, Request::builder().method(&method).uri(path("/")), "x"));
             driver.open().await.send(TunnelEvent::Failed(error));
@@ -287,7 +288,6 @@ async fn a_request_that_may_change_something_runs_once() {
         // It has not run.
         let client = tokio::spawn(http(address, Request::builder().method(&method).uri(path("/")), "x"));
         driver.wanted().await.refuse(GatewayError::ActorStopped);
-        driver.open().await.send(TunnelEvent::Failed(GatewayError::RequestAborted));
         driver.open().await.respond(503, &[("x-rivet-error", "guard.service_unavailable")], "");
         driver.open().await.respond(200, &[], "");
         assert_eq!(client.await.expect("client").status(), 200);
