@@ -401,6 +401,26 @@ fn an_answer_that_was_overtaken_is_asked_for_again() {
     assert_eq!(world.record(&life.actor_id).generation, generation);
 }
 
+#[test]
+fn a_sleeping_actor_that_is_destroyed_and_asked_for_at_once_stays_destroyed() {
+    let mut world = World::new();
+    let runner = world.connect("key");
+    let life = world.running(&runner, CrashPolicy::Sleep);
+    world.events(&runner, &life, 1, [Event::SleepIntent, OK]);
+    world.take_sent(runner.connection);
+    // All of them wait for the same answer of the store.
+    world.slow_loads = true;
+    let call = world.destroy(&life.actor_id);
+    let stream = world.open(&life.actor_id);
+    let again = world.destroy(&life.actor_id);
+    world.answer_loads();
+    assert_eq!(world.answer(call), Ok(Answer::Done));
+    assert_eq!(world.answer(again), Ok(Answer::Done));
+    assert_eq!(world.refused.get(&stream), Some(&GatewayError::ActorNotFound));
+    assert!(world.commands(&runner).is_empty());
+    assert_eq!(world.record(&life.actor_id).phase, Phase::Destroyed);
+}
+
 impl World {
     fn destroy(&mut self, actor_id: &str) -> greenroom::gateway::core::CallId {
         self.call(CallRequest::Destroy { namespace: "default".into(), actor_id: actor_id.into() })

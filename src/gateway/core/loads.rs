@@ -109,7 +109,9 @@ impl Core {
                     self.ask_for_actor(id, then);
                 } else {
                     for then in then {
-                        self.with_actor(&id, record.as_deref(), then, now);
+                        // Who came first may have destroyed it; who comes next finds it so.
+                        let latest = self.out.last_record(&id).cloned();
+                        self.with_actor(&id, latest.as_ref().or(record.as_deref()), then, now);
                     }
                     self.leave_if_asleep(&id);
                 }

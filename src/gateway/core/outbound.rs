@@ -57,6 +57,14 @@ impl Outbound {
         self.changes.push(Change::Actor(Box::new(record)));
     }
 
+    /// What this input wrote of an actor that it took out of the memory.
+    pub(super) fn last_record(&self, actor_id: &str) -> Option<&ActorRecord> {
+        self.changes.iter().rev().find_map(|change| match change {
+            Change::Actor(record) if *record.id == *actor_id => Some(&**record),
+            _ => None,
+        })
+    }
+
     /// The number of the commit that the current input makes, provided that it changes something.
     pub(super) fn next_seq(&self) -> u64 {
         self.seq + 1
