@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use greenroom_protocol::limits::SLOTS_MAX;
 use greenroom_protocol::{ActorName, ByteString, Init, Version};
@@ -166,7 +166,7 @@ impl Builder {
         }
         let (journal, lost_lives) = match &self.data_dir {
             Some(data_dir) => {
-                let (journal, lost) = Journal::open(data_dir)?;
+                let (journal, lost) = Journal::open(data_dir, Instant::now())?;
                 (Some(journal), lost)
             }
             None => (None, Vec::new()),

@@ -1,8 +1,9 @@
 //! Which actors run here, on disk, for the next process of this runner.
 //!
 //! A file per life under `running/` in the data directory, made when the life starts and removed a while after its end
-//! was told. What a starting runner finds there was lost in a crash. The files are not synced: they are for a crash of
-//! the process, and after a crash of the machine the gateway has long given the actors up.
+//! was told. What a starting runner finds there was lost in a crash, and stays noted for as long, since the next crash
+//! may come before the gateway is told. The files are not synced: they are for a crash of the process, and after a
+//! crash of the machine the gateway has long given the actors up.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -44,7 +45,7 @@ pub enum JournalError {
 
 impl Journal {
     /// Opens the journal of a data directory and answers with the lives that a former process left in it.
-    pub(super) fn open(data_dir: &Path) -> Result<(Self, Vec<ActorKey>), JournalError> {
+    pub(super) fn open(data_dir: &Path, now: Instant) -> Result<(Self, Vec<ActorKey>), JournalError> {
         let running = data_dir.join("running");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&running).map_err(|error| at(&running, error))?;
         let lock_path = data_dir.join("runner.lock");
@@ -63,15 +64,16 @@ impl Journal {
         let mut lost = Vec::new();
         for entry in fs::read_dir(&running).map_err(|error| at(&running, error))? {
             let path = entry.map_err(|error| at(&running, error))?.path();
-            if let Some(key) = path.file_name().and_then(|name| key_of(name.to_str()?)) {
-                lost.push(key);
+            match path.file_name().and_then(|name| key_of(name.to_str()?)) {
+                Some(key) => lost.push(key),
+                None => fs::remove_file(&path).map_err(|error| at(&path, error))?,
             }
-            fs::remove_file(&path).map_err(|error| at(&path, error))?;
         }
         if !lost.is_empty() {
             info!(actors = lost.len(), "a former process of this runner ended without a goodbye; reporting its actors");
         }
-        Ok((Journal { running, ended: VecDeque::new(), _lock: lock }, lost))
+        let ended = lost.iter().map(|key| (now, key.clone())).collect();
+        Ok((Journal { running, ended, _lock: lock }, lost))
     }
 
     /// A life starts.
@@ -136,15 +138,36 @@ mod tests {
     fn the_next_process_finds_what_was_running() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let hostile = ActorKey::new("../../x/\u{1F680}", 7);
-        let (mut journal, lost) = Journal::open(dir.path()).expect("opens");
+        let now = Instant::now();
+        let (mut journal, lost) = Journal::open(dir.path(), now).expect("opens");
         assert_eq!(lost, []);
-        assert!(matches!(Journal::open(dir.path()), Err(JournalError::InUse(_))));
+        assert!(matches!(Journal::open(dir.path(), now), Err(JournalError::InUse(_))));
         journal.started(&hostile);
         journal.started(&ActorKey::new("done", 0));
-        journal.ended(ActorKey::new("done", 0), Instant::now());
+        journal.ended(ActorKey::new("done", 0), now);
         journal.clear();
         drop(journal);
-        let (_journal, lost) = Journal::open(dir.path()).expect("opens again");
+        let (_journal, lost) = Journal::open(dir.path(), now).expect("opens again");
         assert_eq!(lost, [hostile]);
+    }
+
+    #[test]
+    fn a_second_crash_before_the_gateway_was_told_loses_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let key = ActorKey::new("a", 0);
+        let now = Instant::now();
+        let (mut journal, _) = Journal::open(dir.path(), now).expect("opens");
+        journal.started(&key);
+        drop(journal);
+        for _ in 0..2 {
+            let (journal, lost) = Journal::open(dir.path(), now).expect("opens again");
+            assert_eq!(lost, [key.clone()]);
+            drop(journal);
+        }
+        let (mut journal, _) = Journal::open(dir.path(), now).expect("opens again");
+        journal.ended(ActorKey::new("b", 0), now + KEEP + Duration::from_secs(1));
+        drop(journal);
+        let (_journal, lost) = Journal::open(dir.path(), now).expect("opens again");
+        assert_eq!(lost, []);
     }
 }
