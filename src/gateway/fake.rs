@@ -26,7 +26,7 @@ use super::public_api::{ApiSettings, PublicApi};
 use super::{
     GatewayError, GatewayHandle, GatewayHealth, LiveRunner, StreamEventSender, StreamHead, StreamUp, TunnelEvent,
 };
-use crate::store::{Change, Committer, MemoryStore, NamespaceRecord, StoreHandle};
+use crate::store::{ActorRecord, Change, Committer, CrashPolicy, MemoryStore, NamespaceRecord, Phase, StoreHandle};
 
 /// An actor that every test may ask.
 pub const ACTOR: &str = "53heuibpefzx3lj3skyt2h5xuwal00";
@@ -253,6 +253,36 @@ impl Opened {
     pub fn header(&self, name: &str) -> Option<&str> {
         let (StreamHead::Request { headers, .. } | StreamHead::WebSocket { headers, .. }) = &self.head;
         headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+}
+
+/// An actor that nothing has happened to yet.
+pub fn record(id: &str) -> ActorRecord {
+    ActorRecord {
+        id: id.into(),
+        namespace_id: NAMESPACE.into(),
+        name: "counter".into(),
+        key: Some("one".into()),
+        pool: "pool".into(),
+        crash_policy: CrashPolicy::Sleep,
+        input: None,
+        phase: Phase::Pending,
+        generation: 0,
+        runner_id: None,
+        next_command: 0,
+        command_acknowledged: false,
+        last_event: None,
+        alarm_at: None,
+        wake_after_stop: false,
+        restarts: 0,
+        error: None,
+        create_ts: 1_000,
+        start_ts: None,
+        pending_allocation_ts: None,
+        connectable_ts: None,
+        sleep_ts: None,
+        reschedule_ts: None,
+        destroy_ts: None,
     }
 }
 

@@ -1,13 +1,16 @@
 //! Clients' way to actors: HTTP requests and WebSockets, and everything else to the public API.
 //!
-//! A request names its actor (`target`), its body is read whole (`request_body`), it is tried until the actor
+//! A request names its actor by id (`target`) or by key (`query_target`, `lookup`), its body is read whole (`request_body`), it is tried until the actor
 //! answers (`attempts`), and the answer is passed on as it comes (`response`). A socket is accepted at once and
 //! then connected with its actor (`websocket`). Whatever goes wrong, the client is told why, in the engine's form.
 
 mod attempts;
+mod cbor;
 mod cors;
 mod headers;
+mod lookup;
 mod patience;
+mod query_target;
 mod request_body;
 mod response;
 mod target;
@@ -15,6 +18,7 @@ mod target;
 mod tests;
 mod websocket;
 
+use std::future::{Future, ready};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -92,18 +96,25 @@ impl Ingress {
         let preflight = *request.method() == Method::OPTIONS;
         match target {
             Target::Api => self.api.serve(request).await.map(response::whole),
-            Target::Actor(_) | Target::Unclear(_) if preflight => {
+            Target::Actor(_) | Target::Query(_) | Target::Unclear(_) if preflight => {
                 cors::preflight(request.headers()).map(response::whole)
             }
             Target::Unclear(refusal) => {
                 let origin = request.headers().get(ORIGIN).cloned();
                 refuse(refusal, origin)
             }
-            Target::Actor(target) => self.serve_actor(request, target, ray).await,
+            Target::Actor(target) => self.serve_actor(request, ready(Ok(target)), ray).await,
+            Target::Query(target) => self.serve_actor(request, self.find(target), ray).await,
         }
     }
 
-    async fn serve_actor(&self, request: Request<Incoming>, target: ActorTarget, ray: Id) -> Response<ResponseBody> {
+    /// Serves a request to an actor, which is looked up only when the whole request is there.
+    async fn serve_actor(
+        &self,
+        request: Request<Incoming>,
+        target: impl Future<Output = Result<ActorTarget, Refusal>>,
+        ray: Id,
+    ) -> Response<ResponseBody> {
         let (parts, body) = request.into_parts();
         let origin = parts.headers.get(ORIGIN).cloned();
         let body = match RequestBody::read(body, &self.body_memory, self.patience.body_pause).await {
@@ -115,7 +126,10 @@ impl Ingress {
                 return response;
             }
         };
-        let answer = self.ask(&parts, &target, &body.bytes, ray).await;
+        let answer = match target.await {
+            Ok(target) => self.ask(&parts, &target, &body.bytes, ray).await,
+            Err(refusal) => Err(refusal),
+        };
         match answer.and_then(|head| response::response(head, &parts.method)) {
             Ok(mut response) => {
                 cors::allow(response.headers_mut(), origin);

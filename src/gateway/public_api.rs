@@ -4,7 +4,7 @@
 //! the wrong form. Lists come newest first with a cursor to the next page.
 
 mod access;
-mod actors;
+pub(super) mod actors;
 mod cors;
 mod namespaces;
 mod page;

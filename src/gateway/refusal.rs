@@ -102,7 +102,6 @@ impl Refusal {
             ("guard", "invalid_request_body") => StatusCode::PAYLOAD_TOO_LARGE,
             ("guard", "request_body_timeout") => StatusCode::REQUEST_TIMEOUT,
             ("guard", "rate_limit") => StatusCode::TOO_MANY_REQUESTS,
-            ("guard", "not_implemented") => StatusCode::NOT_IMPLEMENTED,
             ("guard", "upstream_error" | "retry_attempts_exceeded" | "invalid_response_body") => {
                 StatusCode::BAD_GATEWAY
             }

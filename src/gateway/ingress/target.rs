@@ -6,6 +6,7 @@ use hyper::header::{HOST, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
+use super::query_target::QueryTarget;
 use crate::gateway::Id;
 use crate::gateway::refusal::Refusal;
 
@@ -14,6 +15,8 @@ use crate::gateway::refusal::Refusal;
 pub(super) enum Target {
     /// To an actor.
     Actor(ActorTarget),
+    /// To an actor that has to be looked up, or made.
+    Query(QueryTarget),
     /// To an actor, but it cannot be told which.
     Unclear(Refusal),
     /// To the public API, which also answers for unknown paths.
@@ -47,18 +50,23 @@ impl Target {
     }
 }
 
-/// `/gateway/ID/rest` and `/gateway/ID@TOKEN/rest`. The token is for the actor's owner and means nothing here.
+/// `/gateway/ID/rest` and `/gateway/ID@TOKEN/rest`, and `/gateway/NAME/rest` with `rvt-` parameters. The token is for the
+/// actor's owner and means nothing here.
 fn of_path(path: &str, query: Option<&str>) -> Option<Target> {
-    let rest = path.strip_prefix("/gateway/")?;
+    let rest = path.strip_prefix("/gateway")?;
     // An empty segment anywhere says that a client has put its URL together wrongly; guessing which part it left out
     // could reach another actor than it meant.
-    if path.contains("//") {
+    if path.contains("//") || !(rest.is_empty() || rest.starts_with('/')) {
         return None;
     }
+    let rest = rest.strip_prefix('/').unwrap_or(rest);
     let (segment, rest) = match rest.find('/') {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
     };
+    if let Some(query) = query.filter(|query| QueryTarget::is_meant(query)) {
+        return Some(QueryTarget::parse(segment, rest, query).map_or_else(Target::Unclear, Target::Query));
+    }
     let name = match segment.split_once('@') {
         Some((_, "")) => return None,
         Some((name, _token)) => name,
@@ -66,14 +74,6 @@ fn of_path(path: &str, query: Option<&str>) -> Option<Target> {
     };
     if name.is_empty() {
         return None;
-    }
-    if query.is_some_and(|query| query.split('&').any(|parameter| parameter.starts_with("rvt-"))) {
-        return Some(Target::Unclear(Refusal::new(
-            "guard",
-            "not_implemented",
-            "This gateway does not look actors up by rvt- parameters yet. Find the id with GET or PUT /actors and use \
-             /gateway/ID/….",
-        )));
     }
     Some(actor(name, rest, query))
 }
@@ -136,7 +136,7 @@ fn actor(name: &str, path: &str, query: Option<&str>) -> Target {
     }
 }
 
-fn join(path: &str, query: Option<&str>) -> ByteString {
+pub(super) fn join(path: &str, query: Option<&str>) -> ByteString {
     match query {
         None => path.into(),
         Some(query) => format!("{path}?{query}").into(),
@@ -182,7 +182,7 @@ mod tests {
     fn code(target: &Target) -> String {
         match target {
             Target::Unclear(refusal) => format!("{}.{}", refusal.group, refusal.code),
-            Target::Actor(_) | Target::Api => panic!("{target:?}"),
+            Target::Actor(_) | Target::Query(_) | Target::Api => panic!("{target:?}"),
         }
     }
 
@@ -226,9 +226,21 @@ mod tests {
     }
 
     #[test]
-    fn looking_up_by_query_is_refused_clearly() {
-        let target = target("/gateway/counter/x?a=b&rvt-method=get", &[], false);
-        assert_eq!(code(&target), "guard.not_implemented");
+    fn a_query_with_routing_parameters_is_not_taken_for_an_id() {
+        for uri in
+            ["/gateway/counter/x?a=b&rvt-namespace=default&rvt-method=get", "/gateway/c?rvt-method=get&rvt-namespace"]
+        {
+            assert!(matches!(target(uri, &[], false), Target::Query(_)), "{uri}");
+        }
+        let by_id = target(&format!("/gateway/{ID}/x?rvt-method=get&rvt-namespace=default"), &[], false);
+        assert!(matches!(by_id, Target::Query(_)), "{by_id:?}");
+        let elsewhere = target("/actors?rvt-method=get", &[], false);
+        assert_eq!(elsewhere, Target::Api);
+        let broken = target("/gateway//x?rvt-method=get", &[], false);
+        assert_eq!(broken, Target::Api);
+        for uri in ["/gateway?rvt-method=get", "/gateway/?rvt-method=get"] {
+            assert_eq!(code(&target(uri, &[], false)), "guard.query_empty_actor_name", "{uri}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The ingress over a driver played by the test.
 
 mod hostile;
+mod queries;
 mod requests;
 mod sockets;
 

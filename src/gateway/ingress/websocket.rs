@@ -8,10 +8,12 @@ mod early;
 mod open;
 mod relay;
 
+use std::future::{Future, ready};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use greenroom_protocol::Headers;
 use greenroom_protocol::close::{GOING_AWAY, clip};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
@@ -87,14 +89,8 @@ impl Ingress {
             };
             let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config())).await;
             let ending = match target {
-                Target::Actor(ActorTarget { actor, path }) => {
-                    let head = StreamHead::WebSocket { path, headers };
-                    let serving = ingress.connect(&mut socket, actor, head, ray);
-                    tokio::select! {
-                        ending = Box::pin(serving) => ending,
-                        () = ingress.stopping.cancelled() => Ending::named(GATEWAY_FAILURE, GOING_AWAY, ray),
-                    }
-                }
+                Target::Actor(target) => ingress.meet(&mut socket, ready(Ok(target)), headers, ray).await,
+                Target::Query(target) => ingress.meet(&mut socket, ingress.find(target), headers, ray).await,
                 Target::Unclear(refusal) => Ending::refused(&refusal, ray),
                 Target::Api => Ending::named(GATEWAY_FAILURE, "guard.websocket_not_supported", ray),
             };
@@ -104,6 +100,28 @@ impl Ingress {
             }
         });
         response.map(response::whole)
+    }
+
+    /// Finds the actor and connects the client with it, until either leaves or the gateway stops.
+    async fn meet(
+        &self,
+        socket: &mut Socket,
+        target: impl Future<Output = Result<ActorTarget, Refusal>>,
+        headers: Headers,
+        ray: Id,
+    ) -> Ending {
+        let serving = async {
+            match target.await {
+                Ok(ActorTarget { actor, path }) => {
+                    self.connect(socket, actor, StreamHead::WebSocket { path, headers }, ray).await
+                }
+                Err(refusal) => Ending::refused(&refusal, ray),
+            }
+        };
+        tokio::select! {
+            ending = Box::pin(serving) => ending,
+            () = self.stopping.cancelled() => Ending::named(GATEWAY_FAILURE, GOING_AWAY, ray),
+        }
     }
 }
 

@@ -214,9 +214,7 @@ pub(super) async fn kv_get(
 
 impl Create {
     fn check(self, namespace: &NamespaceRecord) -> Result<CreateActor, Refusal> {
-        if self.datacenter.is_some_and(|name| name != DATACENTER) {
-            return Err(Refusal::new("datacenter", "not_found", "The provided datacenter does not exist."));
-        }
+        check_datacenter(self.datacenter.as_deref())?;
         if let Some(key) = &self.key {
             check_key(key)?;
         }
@@ -240,7 +238,22 @@ impl Create {
     }
 }
 
-fn check_key(key: &str) -> Result<(), Refusal> {
+/// Checks where an actor is wanted; anywhere is fine.
+///
+/// # Errors
+/// A data center that is not this one.
+pub(in crate::gateway) fn check_datacenter(name: Option<&str>) -> Result<(), Refusal> {
+    match name {
+        None | Some(DATACENTER) => Ok(()),
+        Some(_) => Err(Refusal::new("datacenter", "not_found", "The provided datacenter does not exist.")),
+    }
+}
+
+/// Checks the key of a new actor.
+///
+/// # Errors
+/// It is empty or too long.
+pub(in crate::gateway) fn check_key(key: &str) -> Result<(), Refusal> {
     if key.is_empty() {
         return Err(Refusal::new("actor", "empty_key", "Key label cannot be empty."));
     }
@@ -292,7 +305,8 @@ async fn actor_of(api: &Api, namespace: &NamespaceRecord, id: Id) -> Result<Acto
     Ok(actor.record)
 }
 
-fn explain(error: GatewayError, namespace: &NamespaceRecord, pool: &str) -> Refusal {
+/// What to say when an actor was not made.
+pub(in crate::gateway) fn explain(error: GatewayError, namespace: &NamespaceRecord, pool: &str) -> Refusal {
     let missing = matches!(error, GatewayError::NoRunnerConfig { .. });
     let refusal = Refusal::from(error);
     match missing {
@@ -302,7 +316,7 @@ fn explain(error: GatewayError, namespace: &NamespaceRecord, pool: &str) -> Refu
 }
 
 /// The store answered another question than the one that was asked.
-pub(super) fn unexpected(found: &Found) -> Refusal {
+pub(in crate::gateway) fn unexpected(found: &Found) -> Refusal {
     tracing::error!(?found, "the store answered another question");
     Refusal::internal("An internal error occurred")
 }

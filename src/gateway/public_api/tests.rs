@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 
 use crate::gateway::core::Answer;
-use crate::gateway::fake::{ACTOR, FakeDriver, NAMESPACE, code, http, json, serve};
+use crate::gateway::fake::{ACTOR, FakeDriver, NAMESPACE, code, http, json, record, serve};
 use crate::gateway::ingress::Patience;
 use crate::gateway::public_api::ApiSettings;
 use crate::store::{ActorRecord, CrashPolicy, NamespaceRecord, Phase, RunnerRecord};
@@ -42,35 +42,6 @@ fn ids(response: &Response<Bytes>) -> Vec<String> {
 
 fn create_body() -> Value {
     json!({ "name": "counter", "key": "one", "runner_name_selector": "pool", "crash_policy": "sleep" })
-}
-
-fn record(id: &str) -> ActorRecord {
-    ActorRecord {
-        id: id.into(),
-        namespace_id: NAMESPACE.into(),
-        name: "counter".into(),
-        key: Some("one".into()),
-        pool: "pool".into(),
-        crash_policy: CrashPolicy::Sleep,
-        input: None,
-        phase: Phase::Pending,
-        generation: 0,
-        runner_id: None,
-        next_command: 0,
-        command_acknowledged: false,
-        last_event: None,
-        alarm_at: None,
-        wake_after_stop: false,
-        restarts: 0,
-        error: None,
-        create_ts: 1_000,
-        start_ts: None,
-        pending_allocation_ts: None,
-        connectable_ts: None,
-        sleep_ts: None,
-        reschedule_ts: None,
-        destroy_ts: None,
-    }
 }
 
 fn namespace(name: &str, create_ts: i64) -> NamespaceRecord {

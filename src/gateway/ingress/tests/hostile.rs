@@ -27,7 +27,7 @@ async fn paths_that_name_no_actor_are_refused() {
         ("/gateway/%ff%fe/x".to_owned(), 500, "core.internal_error"),
         ("/gateway/..%2f..%2fetc/x".to_owned(), 500, "core.internal_error"),
         (format!("/gateway/{}/", "a".repeat(5_000)), 500, "core.internal_error"),
-        ("/gateway/x/?rvt-method=get".to_owned(), 501, "guard.not_implemented"),
+        ("/gateway/x/?rvt-method=get".to_owned(), 400, "guard.query_invalid_params"),
         ("/nowhere".to_owned(), 404, "api.not_found"),
     ] {
         let response = get(address, &path).await;

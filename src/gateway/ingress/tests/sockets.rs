@@ -12,7 +12,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketCon
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::{hasty, path, start};
-use crate::gateway::fake::{ACTOR, Opened, serve, soon};
+use crate::gateway::core::Answer;
+use crate::gateway::fake::{ACTOR, Opened, record, serve, soon};
 use crate::gateway::ingress::Patience;
 use crate::gateway::public_api::ApiSettings;
 use crate::gateway::{GatewayError, StreamHead, StreamUp, TunnelEvent};
@@ -230,7 +231,8 @@ async fn every_failure_is_a_close_frame() {
     }
     for (path, reason) in [
         ("/gateway/garbage/", "core.internal_error"),
-        ("/gateway/x/?rvt-method=get", "guard.not_implemented"),
+        ("/gateway/x/?rvt-method=get", "guard.query_invalid_params"),
+        ("/gateway/x/?rvt-method=get&rvt-namespace=default", "actor.not_found"),
         ("/actors", "guard.websocket_not_supported"),
         ("/nowhere", "guard.websocket_not_supported"),
     ] {
@@ -249,6 +251,27 @@ async fn every_failure_is_a_close_frame() {
         stream.send(TunnelEvent::Failed(error));
         check_close(&mut client, code, reason).await;
     }
+}
+
+#[tokio::test]
+async fn a_socket_names_its_actor_by_key() {
+    let (address, mut driver, _) = start().await;
+    let target = "/gateway/counter/chat?rvt-namespace=default&rvt-method=getOrCreate&rvt-pool=pool&rvt-key=one&room=1";
+    let mut client = dial(address, target, &[]).await;
+    client.send(Message::text("early")).await.expect("sent");
+    let (_, reply) = driver.call().await;
+    reply.send(Ok(Answer::Actor { record: Box::new(record(ACTOR)), created: true })).expect("somebody waits");
+    let wanted = driver.wanted().await;
+    assert_eq!(&*wanted.actor_id, ACTOR);
+    let mut stream = wanted.open();
+    assert!(matches!(&stream.head, StreamHead::WebSocket { path, .. } if path == "/chat?room=1"));
+    open(&stream);
+    assert_eq!(stream.up().await, message("early", false));
+
+    let mut client = dial(address, target, &[]).await;
+    let (_, reply) = driver.call().await;
+    reply.send(Err(GatewayError::NoRunnerConfig { pool: "pool".into() })).expect("somebody waits");
+    check_close(&mut client, 1011, "actor.no_runner_config_configured").await;
 }
 
 #[tokio::test]
