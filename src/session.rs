@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 use greenroom_protocol::{Init, ToClient, ToServer, Version};
 
 pub use effect::{Effect, Exit, StartCommand};
-pub use input::{DialFailure, Disconnect, Features, Input};
+pub use greenroom_protocol::Features;
+pub use input::{DialFailure, Disconnect, Input};
 pub use link::LinkStatus;
 
 use actors::Actors;

@@ -6,7 +6,7 @@
 //! in memory, so what outlives the handling of a message should be copied out of it.
 //!
 //! Beside the messages this crate holds what both ends must do alike: wrapping message indexes ([`serial`]),
-//! resending what was not acknowledged ([`delivery`]), limits ([`limits`]) and close reasons ([`close`]).
+//! resending what was not acknowledged ([`delivery`]), headers that repeat ([`headers`]), limits ([`limits`]) and close reasons ([`close`]).
 //! It knows no sockets, no clock and no runtime.
 
 mod bare;
@@ -19,6 +19,8 @@ mod version;
 
 pub mod close;
 pub mod delivery;
+pub mod features;
+pub mod headers;
 pub mod limits;
 pub mod serial;
 
@@ -26,6 +28,7 @@ pub use bare::DecodeError;
 pub use bytes::Bytes;
 pub use bytestring::ByteString;
 pub use codec::EncodeError;
+pub use features::Features;
 pub use kv::{KvEntryMetadata, KvListQuery, KvRequest, KvResponse, KvViolation};
 pub use to_client::{ActorConfig, Command, CommandWrapper, InitMetadata, ToClient};
 pub use to_server::{ActorName, Event, EventWrapper, Init, ToServer};

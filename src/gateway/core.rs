@@ -14,7 +14,6 @@ mod commands;
 mod directory;
 mod effect;
 mod events;
-mod headers;
 mod input;
 mod kv;
 mod lifecycle;
@@ -33,6 +32,7 @@ mod waiting;
 use std::time::{Duration, Instant};
 
 pub use effect::{Answer, Effect};
+pub use greenroom_protocol::Features;
 pub use input::{CallId, CallRequest, ConnectionId, Hello, Input, LoadId, StreamRef};
 pub use settings::{Boot, Limits, Settings, Thresholds};
 
@@ -71,15 +71,6 @@ pub struct Now {
     pub instant: Instant,
     /// For records and messages: milliseconds since the epoch.
     pub wall_ms: i64,
-}
-
-/// What a runner understands beyond the protocol; the TypeScript runner understands nothing of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Features {
-    /// Bodies may travel in chunks.
-    pub stream: bool,
-    /// Repeated header values travel joined by a newline.
-    pub repeated_headers: bool,
 }
 
 impl Core {

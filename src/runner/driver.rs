@@ -16,7 +16,7 @@ use crate::runner::handle::Command;
 use crate::runner::journal::Journal;
 use crate::runner::streams::Streams;
 use crate::runner::{ActorInfo, RunnerHandle, Status};
-use crate::session::{DialFailure, Disconnect, Exit, Features, Input, LinkStatus, Session, Settings};
+use crate::session::{DialFailure, Disconnect, Exit, Input, LinkStatus, Session, Settings};
 use crate::socket::{Closed, Connection, DialError, Received, Target, dial};
 use crate::stream::StreamReply;
 
@@ -165,8 +165,7 @@ impl Driver {
         let now = Instant::now();
         match event {
             Event::Dialed(Ok(connection)) => {
-                let grants = |feature: &str| connection.granted.iter().any(|granted| granted == feature);
-                let features = Features { stream: grants("stream"), repeated_headers: grants("repeated-headers") };
+                let features = connection.granted;
                 self.socket = SocketState::Open(connection);
                 self.session.handle(Input::Dialed { features }, now);
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use greenroom_protocol::{KvRequest, ToClient};
+use greenroom_protocol::{Features, KvRequest, ToClient};
 
 use crate::actor::{ActorKey, Outcome};
 use crate::stream::{StreamKey, StreamReply};
@@ -56,23 +56,6 @@ pub enum Input {
         /// The time for everything.
         within: Duration,
     },
-}
-
-/// What a gateway understands beyond the protocol; the Rivet engine grants none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Features {
-    /// Bodies may travel in chunks.
-    pub stream: bool,
-    /// Repeated header values travel joined by a newline.
-    pub repeated_headers: bool,
-}
-
-impl Features {
-    /// Whether the gateway grants nothing, so that it has to be taken for a Rivet engine, with its limits.
-    #[must_use]
-    pub fn are_none(self) -> bool {
-        self == Features::default()
-    }
 }
 
 /// Why a dial did not give a socket. The text says it for a person.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use greenroom_protocol::close::{self, CloseReason};
-use greenroom_protocol::{InitMetadata, ToClient, ToServer};
+use greenroom_protocol::{Features, InitMetadata, ToClient, ToServer};
 
 use super::commands::Acknowledgements;
 use crate::actor::StopReason;
 use crate::backoff::Backoff;
-use crate::session::{DialFailure, Disconnect, Effect, Exit, Features, Session};
+use crate::session::{DialFailure, Disconnect, Effect, Exit, Session};
 
 /// The link and what belongs to it.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! Requests and sockets of clients, each tied to the actor life it was opened to.
 
-mod headers;
 mod outgoing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -8,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use bytestring::ByteString;
 use greenroom_protocol::limits::PAYLOAD_MAX;
-use greenroom_protocol::{MessageId, StreamId, ToClientTunnel, ToServer, ToServerTunnel, close, serial};
+use greenroom_protocol::{MessageId, StreamId, ToClientTunnel, ToServer, ToServerTunnel, close, headers, serial};
 
 use crate::actor::ActorKey;
 use crate::session::{Effect, Session};

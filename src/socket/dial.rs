@@ -5,8 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenroom_protocol::Version;
+use greenroom_protocol::features::FEATURES_HEADER;
 use greenroom_protocol::limits::FRAME_MAX;
+use greenroom_protocol::{Features, Version};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt;
@@ -132,7 +133,7 @@ async fn open(target: &Target, address: &str) -> Result<Connection, DialError> {
         .headers()
         .get(FEATURES_HEADER)
         .and_then(|value| value.to_str().ok())
-        .map_or_else(Vec::new, |value| value.split(',').map(|feature| feature.trim().to_owned()).collect());
+        .map_or_else(Features::default, Features::parse);
     Ok(Connection::start(socket, target.version, target.silence, granted))
 }
 
@@ -157,7 +158,8 @@ fn request(target: &Target) -> Result<Request<()>, DialError> {
     protocols.set_sensitive(true);
     let headers = request.headers_mut();
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocols);
-    headers.insert(FEATURES_HEADER, HeaderValue::from_static(FEATURES_OFFERED));
+    let offered = HeaderValue::from_str(&Features::ALL.to_string());
+    headers.insert(FEATURES_HEADER, offered.map_err(|_| DialError::Settings("the features make no header"))?);
     headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("greenroom/", env!("CARGO_PKG_VERSION"))));
     Ok(request)
 }
@@ -182,10 +184,6 @@ impl fmt::Debug for dyn Stream {
     }
 }
 
-/// The header of the upgrade by which both ends agree on what goes beyond the protocol. The Rivet engine ignores it.
-const FEATURES_HEADER: &str = "x-greenroom-features";
-/// What this runner understands: bodies in chunks; repeated header values joined by a newline.
-const FEATURES_OFFERED: &str = "stream, repeated-headers";
 /// How long the system waits for the gateway to take what was written before it breaks the connection,
 /// in milliseconds.
 #[cfg(target_os = "linux")]

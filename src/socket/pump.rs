@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use greenroom_protocol::{EncodeError, ToClient, ToServer, Version, close};
+use greenroom_protocol::{EncodeError, Features, ToClient, ToServer, Version, close};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
@@ -24,7 +24,7 @@ type Socket = WebSocketStream<Box<dyn Stream>>;
 #[derive(Debug)]
 pub struct Connection {
     /// What the gateway grants beyond the protocol.
-    pub granted: Vec<String>,
+    pub granted: Features,
     /// What the gateway says, ending with [`Received::Closed`]. Not read, it stops the socket from being read.
     pub incoming: mpsc::Receiver<Received>,
     /// The way out.
@@ -79,7 +79,7 @@ struct Backlog {
 }
 
 impl Connection {
-    pub(super) fn start(socket: Socket, version: Version, silence: Duration, granted: Vec<String>) -> Self {
+    pub(super) fn start(socket: Socket, version: Version, silence: Duration, granted: Features) -> Self {
         let (sink, stream) = socket.split();
         let (frames, out) = mpsc::unbounded_channel();
         let (inbox, incoming) = mpsc::channel(INBOX);

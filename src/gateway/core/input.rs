@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use greenroom_protocol::{ToServer, Version};
+use greenroom_protocol::{Features, ToServer, Version};
 
-use super::Features;
 use crate::gateway::{CreateActor, StreamHead, StreamUp};
 use crate::store::Found;
 

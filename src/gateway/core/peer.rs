@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use greenroom_protocol::{Init, ToClient, ToServer, Version, close};
+use greenroom_protocol::{Features, Init, ToClient, ToServer, Version, close};
 use tracing::{debug, info, warn};
 
 use super::timers::Timer;
-use super::{ConnectionId, Core, Effect, Features, Hello, Now};
+use super::{ConnectionId, Core, Effect, Hello, Now};
 
 /// All connections.
 #[derive(Debug, Default)]

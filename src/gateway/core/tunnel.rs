@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use greenroom_protocol::limits::{MESSAGE_MAX, PAYLOAD_MAX};
-use greenroom_protocol::{MessageId, StreamId, ToClient, ToClientTunnel, ToServerTunnel, serial};
+use greenroom_protocol::{MessageId, StreamId, ToClient, ToClientTunnel, ToServerTunnel, headers, serial};
 use tracing::debug;
 
 use super::calls::STOPPING;
-use super::{ConnectionId, Core, Effect, StreamRef, headers};
+use super::{ConnectionId, Core, Effect, StreamRef};
 use crate::gateway::{GatewayError, StreamHead, StreamUp, TunnelEvent};
 
 /// All open streams.

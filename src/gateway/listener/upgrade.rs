@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenroom_protocol::Version;
+use greenroom_protocol::features::FEATURES_HEADER;
 use greenroom_protocol::limits::FRAME_MAX;
+use greenroom_protocol::{Features, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{
@@ -29,7 +30,7 @@ use tracing::debug;
 
 use super::{Listener, ResponseBody};
 use crate::gateway::connection::{self, Inlet};
-use crate::gateway::core::{Features, Hello};
+use crate::gateway::core::Hello;
 
 /// Whether a request is meant for the runners' socket.
 pub(super) fn is_for_runners(request: &Request<Incoming>) -> bool {
@@ -153,26 +154,14 @@ fn decode(value: &str) -> Option<Cow<'_, str>> {
     percent_decode_str(value).decode_utf8().ok()
 }
 
+/// What both ends know.
 fn features(headers: &HeaderMap) -> Features {
-    let mut features = Features::default();
-    let offered = headers.get_all(FEATURES).iter().filter_map(|value| value.to_str().ok());
-    for feature in offered.flat_map(|value| value.split(',')).map(str::trim) {
-        match feature {
-            "stream" => features.stream = true,
-            "repeated-headers" => features.repeated_headers = true,
-            _ => {}
-        }
-    }
-    features
+    let offered: Vec<&str> = headers.get_all(FEATURES).iter().filter_map(|value| value.to_str().ok()).collect();
+    Features::parse(&offered.join(","))
 }
 
 fn granted(features: Features) -> Option<HeaderValue> {
-    match (features.stream, features.repeated_headers) {
-        (true, true) => Some(HeaderValue::from_static("stream, repeated-headers")),
-        (true, false) => Some(HeaderValue::from_static("stream")),
-        (false, true) => Some(HeaderValue::from_static("repeated-headers")),
-        (false, false) => None,
-    }
+    if features.are_none() { None } else { HeaderValue::from_str(&features.to_string()).ok() }
 }
 
 fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -204,7 +193,7 @@ const TARGET_RUNNER: &str = "rivet_target.runner";
 /// The subprotocol that carries a token.
 const TOKEN: &str = "rivet_token.";
 /// What both ends understand beyond the protocol.
-const FEATURES: HeaderName = HeaderName::from_static("x-greenroom-features");
+const FEATURES: HeaderName = HeaderName::from_static(FEATURES_HEADER);
 const INVALID_URL: &str = "ws.invalid_url";
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use greenroom_protocol::limits::PAYLOAD_MAX;
-use greenroom_protocol::{Headers, MessageId, StreamId, ToServer, ToServerTunnel, serial};
+use greenroom_protocol::{Headers, MessageId, StreamId, ToServer, ToServerTunnel, headers, serial};
 
-use super::{Kind, Stream, headers, websocket_close};
+use super::{Kind, Stream, websocket_close};
 use crate::session::{Effect, Session};
 
 /// A response but for its body.
@@ -145,7 +145,7 @@ impl Session {
 fn whole(Head { status, mut headers, head }: Head, body: Bytes) -> ToServerTunnel {
     let bodiless = head || status == 304;
     if !(bodiless && body.is_empty()) {
-        headers::fit_length(&mut headers, body.len());
+        fit_length(&mut headers, body.len());
     }
     let body = (!body.is_empty()).then_some(body);
     ToServerTunnel::ResponseStart { status, headers, body, stream: false }
@@ -193,3 +193,13 @@ const COLLECTED_MAX: usize = 256 * 1024 * 1024;
 const OFFLINE_MESSAGES_MAX: usize = 65_536;
 /// The most bytes kept while the gateway is away.
 const OFFLINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Corrects a wrong content length: gateways pass it on as it is, and a client would wait for what never comes or take
+/// the rest for the next response.
+fn fit_length(headers: &mut Headers, length: usize) {
+    for (_, value) in headers.iter_mut().filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+        if value.parse() != Ok(length) {
+            *value = ByteString::from(length.to_string());
+        }
+    }
+}

@@ -7,12 +7,12 @@
 use std::collections::HashSet;
 
 use bytestring::ByteString;
-use greenroom_protocol::Headers;
 
-use crate::session::Features;
+use crate::{Features, Headers};
 
-/// Makes names unique.
-pub(super) fn join(headers: Headers, features: Features) -> Headers {
+/// Makes names unique, for the other end of these features.
+#[must_use]
+pub fn join(headers: Headers, features: Features) -> Headers {
     if !repeats(&headers) {
         return headers;
     }
@@ -40,7 +40,8 @@ pub(super) fn join(headers: Headers, features: Features) -> Headers {
 }
 
 /// Takes joined values apart again.
-pub(super) fn split(headers: Headers, features: Features) -> Headers {
+#[must_use]
+pub fn split(headers: Headers, features: Features) -> Headers {
     if !features.repeated_headers || !headers.iter().any(|(_, value)| value.contains('\n')) {
         return headers;
     }
@@ -51,16 +52,6 @@ pub(super) fn split(headers: Headers, features: Features) -> Headers {
         }
     }
     split
-}
-
-/// Corrects a wrong content length: gateways pass it on as it is, and a client would wait for what never comes or take
-/// the rest for the next response.
-pub(super) fn fit_length(headers: &mut Headers, length: usize) {
-    for (_, value) in headers.iter_mut().filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-        if value.parse() != Ok(length) {
-            *value = ByteString::from(length.to_string());
-        }
-    }
 }
 
 fn repeats(headers: &Headers) -> bool {
