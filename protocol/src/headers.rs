@@ -4,7 +4,7 @@
 //! other gateways they are joined as HTTP allows it: by a comma, cookies by a semicolon. Only `set-cookie` has no joined
 //! form; its repeats travel under names that differ in case, which HTTP takes for the same name.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use bytestring::ByteString;
 
@@ -58,7 +58,7 @@ fn repeats(headers: &Headers) -> bool {
     if headers.len() <= FEW {
         return headers.iter().enumerate().any(|(place, (name, _))| headers[..place].iter().any(|(n, _)| n == name));
     }
-    let mut seen = HashSet::with_capacity(headers.len());
+    let mut seen = BTreeSet::new();
     !headers.iter().all(|(name, _)| seen.insert(name))
 }
 

@@ -171,8 +171,9 @@ impl Life {
     async fn event(&self, event: &'static str, reason: &str, left: Duration) -> Result<(), String> {
         let headers = [("actor-reason", reason.to_owned()), ("actor-deadline-ms", left.as_millis().to_string())];
         match self.app.event(event, &headers).await {
-            Ok((StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED, _)) => Ok(()),
-            Ok((status, answer)) if status.is_client_error() || status.is_server_error() => {
+            // Servers that know no such hook have many ways to say so, 400 and 403 among them.
+            Ok((StatusCode::NOT_IMPLEMENTED, _)) => Ok(()),
+            Ok((status, answer)) if status.is_server_error() => {
                 let answer = String::from_utf8_lossy(&answer);
                 Err(format!("answered the {event} event with {}: {}", status.as_u16(), answer.trim()))
             }
