@@ -161,7 +161,7 @@ mod tests {
         drop(journal);
         for _ in 0..2 {
             let (journal, lost) = Journal::open(dir.path(), now).expect("opens again");
-            assert_eq!(lost, [key.clone()]);
+            assert_eq!(lost, std::slice::from_ref(&key));
             drop(journal);
         }
         let (mut journal, _) = Journal::open(dir.path(), now).expect("opens again");

@@ -14,7 +14,7 @@ use crate::gateway::core::Answer;
 use crate::gateway::fake::{ACTOR, FakeDriver, NAMESPACE, code, http, json, record, serve};
 use crate::gateway::ingress::Patience;
 use crate::gateway::public_api::ApiSettings;
-use crate::store::{ActorRecord, CrashPolicy, NamespaceRecord, Phase, RunnerRecord};
+use crate::store::{NamespaceRecord, RunnerRecord};
 
 const OTHER: &str = "d5gpa1olwrpqzfvgr9elazm9t8bl00";
 const THIRD: &str = "ljoje6kkk81ti8jg5qjkzz9qmscl00";
