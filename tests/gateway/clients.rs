@@ -119,7 +119,7 @@ async fn a_request_is_tried_again_when_the_runner_gives_up() {
     let gateway = gateway().await;
     let (mut runner, _) = RawRunner::connect(&gateway, "pool", "key", Version::V7).await;
     let (actor, _) = start_actor(&gateway, &mut runner, "one").await;
-    let client = tokio::spawn(http(gateway.local_addr(), Request::post(format!("/gateway/{actor}/")), "body"));
+    let client = tokio::spawn(http(gateway.local_addr(), Request::put(format!("/gateway/{actor}/")), "body"));
     let (first, _) = runner.tunnel().await;
     runner.answer(first, ToServerTunnel::ResponseAbort).await;
     let (second, message) = runner.tunnel().await;
