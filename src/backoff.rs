@@ -36,6 +36,11 @@ impl Backoff {
         self.attempt
     }
 
+    /// Goes back to at most this many delays handed out.
+    pub fn rewind(&mut self, attempts: u32) {
+        self.attempt = self.attempt.min(attempts);
+    }
+
     /// Begins again with the shortest delay.
     pub fn reset(&mut self) {
         self.attempt = 0;

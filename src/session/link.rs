@@ -234,6 +234,9 @@ impl Session {
         if let State::Open { since } = self.link.state {
             if now.duration_since(since) >= STABLE {
                 self.link.backoff.reset();
+            } else {
+                // Accepted, so the gateway is there; waiting long now could cost every actor its life.
+                self.link.backoff.rewind(SHORT_LIVED_STEPS);
             }
             self.link.lost = Lost::Since(now);
             self.actors.disconnected();
@@ -355,8 +358,10 @@ const REDIAL_FIRST: Duration = Duration::from_secs(1);
 const REDIAL_MOST: Duration = Duration::from_secs(30);
 /// The first wait after a gateway that said it restarts: another one may be there already.
 const REDIAL_SOON: Duration = Duration::from_millis(100);
-/// A connection that held this long starts the backoff afresh; one that is accepted and dropped at once does not.
+/// A connection that held this long starts the backoff afresh.
 const STABLE: Duration = Duration::from_secs(5);
+/// After one that was accepted and dropped sooner, the backoff is at most here: 4 s, well below any gateway's patience.
+const SHORT_LIVED_STEPS: u32 = 2;
 /// How long a gateway may take to answer our init.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bounds for the gateway's word on how long it keeps our actors.

@@ -279,7 +279,9 @@ impl Stage {
         let connected = runners.json()["runners"].as_array().is_some_and(|runners| {
             runners.iter().any(|runner| {
                 let connected_ts = runner["last_connected_ts"].as_u64().unwrap_or(0);
-                runner["name"] == self.pool && (says_so || connected_ts >= since_ms) && runner["drain_ts"].is_null()
+                runner["name"] == self.pool
+                    && (connected_ts >= since_ms || says_so && !runner["metadata"].is_null())
+                    && runner["drain_ts"].is_null()
             })
         });
         configured && connected
