@@ -12,6 +12,7 @@ mod call;
 pub mod child_process;
 mod context;
 mod doors;
+mod events;
 mod http;
 pub mod in_process;
 mod panics;
@@ -25,12 +26,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::future::BoxFuture;
+use greenroom_protocol::StreamId;
 
 pub use actor::{ActorHandle, StreamTask, WAITING_MAX, supervise};
 pub use body::{Body, BodyError, BodySender};
 pub use call::{Call, CallSender};
 pub use context::{ActorContext, Gone};
 pub use doors::{Doors, TokenIssuer};
+pub use events::{Delivery, Event, EventAnswer, EventError, Outgoing};
 pub use request::{Request, Responder, ResponseWriter};
 pub use websocket::{Frame, WebSocket, WebSocketFeed, WebSocketRequest, WebSocketSender};
 
@@ -66,6 +69,12 @@ pub trait HostedActor: Send + Sync + 'static {
     /// Serves one client socket; runs in a task of its own, and the socket closes when it returns.
     fn websocket(self: Arc<Self>, request: WebSocketRequest, socket: WebSocket) -> BoxFuture<'static, ()>;
 
+    /// Tells the actor something and waits until it has taken it. Actors take no events unless they say how.
+    fn event(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, Result<EventAnswer, EventError>> {
+        drop(delivery);
+        Box::pin(std::future::ready(Err(EventError::NotServed)))
+    }
+
     /// Resolves when the actor is no more, whoever ended it. `Err` says how it crashed: exit code or signal, and the
     /// last lines it wrote.
     fn ended(self: Arc<Self>) -> BoxFuture<'static, Result<(), String>>;
@@ -92,6 +101,8 @@ pub struct StartActor {
     pub input: Option<Bytes>,
     /// Why it starts.
     pub reason: StartReason,
+    /// Client sockets that stayed open at the gateway while the actor had no process.
+    pub hibernating: Vec<StreamId>,
 }
 
 /// Why an actor did not start. The text reaches the gateway and the log, so it names the command and what to do.

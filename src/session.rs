@@ -12,6 +12,7 @@ mod commands;
 mod drain;
 mod effect;
 mod events;
+mod hibernation;
 mod input;
 mod kv;
 mod lifecycle;
@@ -94,6 +95,7 @@ impl Session {
             Input::Received(message) => self.received(message, now),
             Input::Disconnected(disconnect) => self.disconnected(disconnect, now),
             Input::Running(key) => self.actor_running(&key),
+            Input::Restored { actor, sockets, unknown } => self.restore(&actor, sockets, unknown),
             Input::Ended(key, outcome) => self.actor_ended(&key, outcome),
             Input::Sleep(key) => self.wish(&key, actors::Wish::Sleep),
             Input::Destroy(key) => self.wish(&key, actors::Wish::Destroy),

@@ -167,6 +167,7 @@ impl Stage {
             create_ts: 1,
             input: Some(Bytes::from_static(b"\x00input")),
             reason: StartReason::Wake,
+            hibernating: Vec::new(),
         };
         self.api.doors().tokens.issue(ActorContext::new(Arc::new(start), self.calls.clone()))
     }

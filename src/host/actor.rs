@@ -73,6 +73,16 @@ impl ActorHandle {
         self.inner.admission.admit(Kind::Socket, |actor| actor.websocket(request, socket))
     }
 
+    /// Hands the actor a socket that an earlier life of it took.
+    ///
+    /// `None` when the actor takes no more: the socket was dropped and has closed.
+    #[must_use = "the task is how the socket is cancelled when its client goes away"]
+    pub fn restored(&self, socket: WebSocket) -> Option<StreamTask> {
+        // Nobody restores a socket before actors take their sockets' frames as events.
+        drop(socket);
+        None
+    }
+
     /// Stops the actor in order. Nothing is admitted from now on; only the first reason counts.
     pub fn stop(&self, reason: StopReason) {
         self.wish(Wish::Stop(reason));

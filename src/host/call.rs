@@ -1,6 +1,6 @@
 //! What actors and their hosts tell the runner.
 
-use greenroom_protocol::{KvRequest, KvResponse};
+use greenroom_protocol::{KvRequest, KvResponse, StreamId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::actor::{ActorKey, Outcome};
@@ -15,6 +15,15 @@ pub type CallSender = mpsc::Sender<Call>;
 pub enum Call {
     /// It serves.
     Running(ActorKey),
+    /// It knows these sockets from before its life began; comes before `Running`.
+    Restored {
+        /// Which life.
+        actor: ActorKey,
+        /// Sockets it goes on with, each with the index of the last client message it has taken.
+        sockets: Vec<(StreamId, u16)>,
+        /// Sockets that the gateway has kept and the actor does not know: they are closed.
+        unknown: Vec<StreamId>,
+    },
     /// It is no more, with everything it started.
     Ended(ActorKey, Outcome),
     /// It wants to sleep.

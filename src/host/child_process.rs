@@ -157,7 +157,7 @@ impl Life {
                 let words = self.process.last_words();
                 return Err(StartError(format!("`{command}` {end} while it started{words}")));
             }
-            started = timeout(left, self.event("start", self.start.reason.as_str(), left)) => started,
+            started = timeout(left, self.hook("start", self.start.reason.as_str(), left)) => started,
         };
         let text = match started {
             Ok(Ok(())) => return Ok(()),
@@ -168,7 +168,7 @@ impl Life {
     }
 
     /// Tells the app of its start or stop. An app without such a hook is fine; the error is a refusal.
-    async fn event(&self, event: &'static str, reason: &str, left: Duration) -> Result<(), String> {
+    async fn hook(&self, event: &'static str, reason: &str, left: Duration) -> Result<(), String> {
         let headers = [("actor-reason", reason.to_owned()), ("actor-deadline-ms", left.as_millis().to_string())];
         match self.app.event(event, &headers).await {
             // Servers that know no such hook have many ways to say so, 400 and 403 among them.
@@ -251,7 +251,7 @@ impl HostedActor for Life {
             // Somebody who asks twice has still asked for the first reason.
             let _ = self.reason.set(reason);
             self.process.expect_end();
-            match timeout(grace / 2, self.event("stop", reason.as_str(), grace)).await {
+            match timeout(grace / 2, self.hook("stop", reason.as_str(), grace)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(text)) => debug!(text, "an app refused its stop event"),
                 Err(_) => debug!("an app did not answer its stop event"),

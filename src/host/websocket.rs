@@ -74,6 +74,14 @@ impl WebSocket {
         (feed, WebSocket { sender, frames, accepted: false, closed: false })
     }
 
+    /// A socket that an earlier life took and that is still open.
+    #[must_use]
+    pub fn restored(actor: ActorKey, key: StreamKey, calls: CallSender) -> (WebSocketFeed, Self) {
+        let (feed, mut socket) = Self::new(actor, key, calls);
+        socket.accepted = true;
+        (feed, socket)
+    }
+
     /// The actor life that was asked.
     #[must_use]
     pub fn actor(&self) -> &ActorKey {

@@ -220,6 +220,7 @@ impl Driver {
                 }
                 Input::Running(key)
             }
+            Call::Restored { actor, sockets, unknown } => Input::Restored { actor, sockets, unknown },
             Call::Ended(key, outcome) => {
                 self.actors.remove(&key);
                 if let Some(journal) = &mut self.journal {

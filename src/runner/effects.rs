@@ -67,6 +67,13 @@ impl Driver {
                     self.streams.add(stream, task, Feed::Frames(feed));
                 }
             }
+            Effect::WebSocketRestored { actor, stream } => {
+                let (feed, socket) = WebSocket::restored(actor.clone(), stream, self.calls.clone());
+                let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
+                if let Some(task) = hosted.and_then(|hosted| hosted.handle.restored(socket)) {
+                    self.streams.add(stream, task, Feed::Frames(feed));
+                }
+            }
             Effect::WebSocketMessage { stream, data, binary, index } => {
                 if self.streams.frame(stream, Frame::Message { data, binary, index }).is_err() {
                     self.close_slow_socket(stream);
@@ -123,7 +130,7 @@ impl Driver {
     }
 
     fn start(&mut self, command: StartCommand) {
-        let StartCommand { key, name, actor_key, create_ts, input, reason, hibernating: _ } = command;
+        let StartCommand { key, name, actor_key, create_ts, input, reason, hibernating } = command;
         info!(actor_id = %key.id, generation = key.generation, %name, reason = reason.as_str(), "starting actor");
         let Some(host) = self.hosts.get(&name) else {
             let known: Vec<&str> = self.hosts.keys().map(|name| &**name).collect();
@@ -134,7 +141,7 @@ impl Driver {
         if let Some(journal) = &mut self.journal {
             journal.started(&key);
         }
-        let start = StartActor { key: key.clone(), name, actor_key, create_ts, input, reason };
+        let start = StartActor { key: key.clone(), name, actor_key, create_ts, input, reason, hibernating };
         let shared = Arc::new(start.clone());
         let handle = supervise(host.clone(), start, self.calls.clone());
         self.actors.insert(key, Hosted { handle, start: shared, running: false, waiting: Vec::new() });

@@ -76,6 +76,13 @@ pub enum Effect {
         /// Headers of the upgrade.
         headers: Headers,
     },
+    /// Hand a socket to an actor that knows it from an earlier life. It is open.
+    WebSocketRestored {
+        /// The life that serves the stream from now on.
+        actor: ActorKey,
+        /// The stream.
+        stream: StreamKey,
+    },
     /// Hand a client's frame to an actor.
     WebSocketMessage {
         /// The stream.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use greenroom_protocol::{Features, KvRequest, ToClient};
+use greenroom_protocol::{Features, KvRequest, StreamId, ToClient};
 
 use crate::actor::{ActorKey, Outcome};
 use crate::stream::{StreamKey, StreamReply};
@@ -23,6 +23,15 @@ pub enum Input {
     Disconnected(Disconnect),
     /// An actor serves.
     Running(ActorKey),
+    /// An actor that starts knows sockets from its earlier lives.
+    Restored {
+        /// Which life.
+        actor: ActorKey,
+        /// Sockets it goes on with, each with the index of the last client message it has taken.
+        sockets: Vec<(StreamId, u16)>,
+        /// Sockets that the gateway has kept and the actor does not know.
+        unknown: Vec<StreamId>,
+    },
     /// An actor is no more.
     Ended(ActorKey, Outcome),
     /// An actor wants to sleep.

@@ -207,6 +207,12 @@ impl Session {
         (life.admits() && self.tunnel.streams.len() < STREAMS_MAX).then(|| life.key.clone())
     }
 
+    /// Opens a socket that the gateway believes open, for a life that knows it from an earlier one.
+    pub(super) fn restore_socket(&mut self, id: StreamId, actor: &ActorKey, last_in: u16) {
+        let stream = self.open_stream(id, actor.clone(), Kind::WebSocket { last_in });
+        self.effects.push_back(Effect::WebSocketRestored { actor: actor.clone(), stream });
+    }
+
     /// Opens a stream; an older one under the same id was given up by the gateway.
     fn open_stream(&mut self, id: StreamId, actor: ActorKey, kind: Kind) -> StreamKey {
         self.cancel(id);
@@ -263,6 +269,11 @@ fn not_taken() -> ToServerTunnel {
         body: Some(Bytes::from_static(b"The actor is not on this runner, or stops.\n")),
         stream: false,
     }
+}
+
+/// What the gateway is told of a socket that it kept for an actor that has forgotten it.
+pub(super) fn unknown_socket() -> ToServerTunnel {
+    websocket_close(1000, "ws.meta_not_found_during_restore")
 }
 
 fn websocket_close(code: u16, reason: &'static str) -> ToServerTunnel {

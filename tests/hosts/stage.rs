@@ -293,6 +293,7 @@ pub fn actor(id: &str, generation: u32) -> StartActor {
         create_ts: 0,
         input: None,
         reason: StartReason::Create,
+        hibernating: Vec::new(),
     }
 }
 

@@ -180,6 +180,7 @@ impl Stage {
             create_ts: 0,
             input: None,
             reason: StartReason::Create,
+            hibernating: Vec::new(),
         };
         let handle = supervise(Arc::new(Scripted(script.clone())), start, sender.clone());
         Stage { handle, calls, sender, script }

@@ -96,7 +96,7 @@ impl Session {
     }
 
     /// Sends a message, or keeps it until the gateway is back.
-    pub(super) fn send_tunnel(&mut self, id: StreamId, index: u16, mut message: ToServerTunnel) {
+    pub(in crate::session) fn send_tunnel(&mut self, id: StreamId, index: u16, mut message: ToServerTunnel) {
         let tunnel = |message| ToServer::Tunnel { id: MessageId { stream: id, index }, message };
         if self.link.is_open() {
             self.effects.push_back(Effect::Send(tunnel(message)));
