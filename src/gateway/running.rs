@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -96,10 +96,14 @@ impl RunningGateway {
     /// # Errors
     /// [`GatewayFailure`] when the database or the address cannot be used.
     pub async fn start(options: GatewayOptions) -> Result<Self, GatewayFailure> {
+        let begin = Instant::now();
         let dir = options.data_dir.clone();
         let store = tokio::task::spawn_blocking(move || SqliteStore::open(&dir)).await;
         let store = store.map_err(|error| GatewayFailure::Panicked(error.to_string()))??;
-        Self::start_with(store, options).await
+        let gateway = Self::start_with(store, options).await?;
+        let startup_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        info!(address = %gateway.local_addr, startup_ms, "gateway serves");
+        Ok(gateway)
     }
 
     /// As [`RunningGateway::start`], on a store of the caller's.
