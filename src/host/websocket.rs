@@ -44,12 +44,14 @@ pub enum Frame {
 /// Feeds the client's frames to a [`WebSocket`]; bounded by [`WebSocket::BACKLOG`].
 pub type WebSocketFeed = mpsc::Sender<Frame>;
 
-/// A client's socket. The actor first accepts or refuses it; dropped, it closes: with 1000, or 1011 in a panic.
+/// A client's socket. The actor first accepts or refuses it; dropped, it closes: with 1000, or 1011 in a panic. One that
+/// may outlive the actor's process stays open when dropped, and the next life has it again.
 #[derive(Debug)]
 pub struct WebSocket {
     sender: WebSocketSender,
     frames: mpsc::Receiver<Frame>,
     accepted: bool,
+    lasting: bool,
     closed: bool,
 }
 
@@ -71,7 +73,7 @@ impl WebSocket {
     pub fn new(actor: ActorKey, key: StreamKey, calls: CallSender) -> (WebSocketFeed, Self) {
         let (feed, frames) = mpsc::channel(Self::BACKLOG);
         let sender = WebSocketSender { actor, key, calls };
-        (feed, WebSocket { sender, frames, accepted: false, closed: false })
+        (feed, WebSocket { sender, frames, accepted: false, lasting: false, closed: false })
     }
 
     /// A socket that an earlier life took and that is still open.
@@ -79,6 +81,7 @@ impl WebSocket {
     pub fn restored(actor: ActorKey, key: StreamKey, calls: CallSender) -> (WebSocketFeed, Self) {
         let (feed, mut socket) = Self::new(actor, key, calls);
         socket.accepted = true;
+        socket.lasting = true;
         (feed, socket)
     }
 
@@ -95,6 +98,17 @@ impl WebSocket {
     pub async fn accept(&mut self) -> Result<(), Gone> {
         self.accepted = true;
         self.sender.reply(StreamReply::Open { can_hibernate: false }).await
+    }
+
+    /// Takes the socket for this and later lives of the actor: the gateway keeps it, and every message of its client
+    /// until [`WebSocketSender::acknowledge`].
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn accept_lasting(&mut self) -> Result<(), Gone> {
+        self.accepted = true;
+        self.lasting = true;
+        self.sender.reply(StreamReply::Open { can_hibernate: true }).await
     }
 
     /// The next frame; `None` when the runner has dropped the socket. Cancelling loses nothing.
@@ -168,6 +182,14 @@ impl WebSocketSender {
         self.reply(StreamReply::Message { data, binary }).await
     }
 
+    /// Tells the gateway that the client's messages up to this index are taken for good. Only for a lasting socket.
+    ///
+    /// # Errors
+    /// [`Gone`] when the runner has stopped.
+    pub async fn acknowledge(&self, index: u16) -> Result<(), Gone> {
+        self.reply(StreamReply::MessageAck { index }).await
+    }
+
     async fn reply(&self, reply: StreamReply) -> Result<(), Gone> {
         self.calls.send(self.call(reply)).await.map_err(|_| Gone)
     }
@@ -179,7 +201,7 @@ impl WebSocketSender {
 
 impl Drop for WebSocket {
     fn drop(&mut self) {
-        if !self.closed {
+        if !self.closed && !self.lasting {
             let reply = if std::thread::panicking() {
                 StreamReply::Close { code: Some(1011), reason: Some(SERVER_ERROR) }
             } else {
