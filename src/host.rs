@@ -12,7 +12,7 @@ mod call;
 pub mod child_process;
 mod context;
 mod doors;
-mod events;
+pub mod events;
 mod http;
 pub mod in_process;
 mod panics;
@@ -33,7 +33,7 @@ pub use body::{Body, BodyError, BodySender};
 pub use call::{Call, CallSender};
 pub use context::{ActorContext, Gone};
 pub use doors::{Doors, TokenIssuer};
-pub use events::{Delivery, Event, EventAnswer, EventError, Outgoing};
+pub use events::{Delivery, Event, EventAnswer, EventError, EventSettings, Events, Outgoing};
 pub use request::{Request, Responder, ResponseWriter};
 pub use websocket::{Frame, WebSocket, WebSocketFeed, WebSocketRequest, WebSocketSender};
 
@@ -58,6 +58,18 @@ pub trait ActorHost: Send + Sync + 'static {
 
     /// How long a stop may take before the actor is killed.
     fn stop_grace(&self) -> Duration;
+
+    /// What its actors take as events. None unless it says so, and then events cost nothing.
+    fn events(&self) -> EventSettings {
+        EventSettings::default()
+    }
+
+    /// Whether this socket's frames come as events; else the actor is given the socket itself. Only asked when
+    /// [`EventSettings::sockets`] is set.
+    fn takes_as_events(&self, request: &WebSocketRequest) -> bool {
+        let _ = request;
+        true
+    }
 }
 
 /// A running actor.

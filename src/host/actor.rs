@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, warn};
 
 use crate::actor::{ActorKey, Outcome, StopReason};
+use crate::host::events::{Events, reserved};
 use crate::host::panics::caught;
 use crate::host::{
     ActorContext, ActorHost, Call, CallSender, HostedActor, Request, Responder, StartActor, StartError, WebSocket,
@@ -33,9 +35,10 @@ pub fn supervise(host: Arc<dyn ActorHost>, start: StartActor, calls: CallSender)
     let admission = Arc::new(Admission::new());
     let span =
         tracing::info_span!("actor", actor_id = %start.key.id, generation = start.key.generation, name = %start.name);
-    let handle = ActorHandle { inner: Arc::new(Inner { key: start.key.clone(), wish, admission: admission.clone() }) };
-    tokio::spawn(Life { host, admission, wishes, calls }.run(start).instrument(span));
-    handle
+    let context = ActorContext::with_events(Arc::new(start.clone()), calls.clone(), Events::new(host.events()));
+    let inner = Inner { context: context.clone(), wish, admission: admission.clone() };
+    tokio::spawn(Life { host, admission, wishes, calls, context }.run(start).instrument(span));
+    ActorHandle { inner: Arc::new(inner) }
 }
 
 /// The runner's end of one actor life. Cheap to clone; dropping the last one kills the actor.
@@ -45,7 +48,7 @@ pub struct ActorHandle {
 }
 
 struct Inner {
-    key: ActorKey,
+    context: ActorContext,
     wish: watch::Sender<Wish>,
     admission: Arc<Admission>,
 }
@@ -54,7 +57,13 @@ impl ActorHandle {
     /// Identity and generation.
     #[must_use]
     pub fn key(&self) -> &ActorKey {
-        &self.inner.key
+        self.inner.context.key()
+    }
+
+    /// What can be done in the actor's name.
+    #[must_use]
+    pub fn context(&self) -> &ActorContext {
+        &self.inner.context
     }
 
     /// Hands a request to the actor; while it starts, up to [`WAITING_MAX`] wait.
@@ -107,7 +116,7 @@ impl ActorHandle {
 
 impl fmt::Debug for ActorHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ActorHandle({})", self.inner.key)
+        write!(f, "ActorHandle({})", self.key())
     }
 }
 
@@ -239,16 +248,19 @@ impl Admission {
     }
 
     /// Cancels what is left and waits until it is gone.
-    async fn end(&self) {
+    async fn end(&self, events: &Events) {
         self.close();
         self.over.cancel();
+        events.cancel();
+        events.tasks().close();
         let gone = async {
             self.requests.wait().await;
             self.sockets.wait().await;
+            events.tasks().wait().await;
         };
         tokio::pin!(gone);
         while timeout(PATIENCE, &mut gone).await.is_err() {
-            let tasks = self.requests.len() + self.sockets.len();
+            let tasks = self.requests.len() + self.sockets.len() + events.tasks().len();
             warn!(tasks, "requests of an ended actor do not yield; its end is not reported before they do");
         }
     }
@@ -271,29 +283,33 @@ impl Drop for Place {
     }
 }
 
+/// An actor that serves, and what earlier lives have noted.
+type Started = (Arc<dyn HostedActor>, Vec<(Bytes, Bytes)>);
+
 /// The task of one life.
 struct Life {
     host: Arc<dyn ActorHost>,
     admission: Arc<Admission>,
     wishes: watch::Receiver<Wish>,
     calls: CallSender,
+    context: ActorContext,
 }
 
 impl Life {
     async fn run(mut self, start: StartActor) {
         let key = start.key.clone();
         let outcome = caught(self.live(start)).await.unwrap_or_else(Outcome::Failed);
-        self.admission.end().await;
+        self.admission.end(self.context.events()).await;
         // Without a runner nobody is left to tell.
         let _ = self.calls.send(Call::Ended(key, outcome)).await;
     }
 
     async fn live(&mut self, start: StartActor) -> Outcome {
         let key = start.key.clone();
-        let context = ActorContext::new(Arc::new(start.clone()), self.calls.clone());
+        let context = self.context.clone();
         let began = Instant::now();
-        let actor = match self.start(start, context.clone()).await {
-            Ok(Some(actor)) => actor,
+        let (actor, notes) = match self.start(start, context.clone()).await {
+            Ok(Some(started)) => started,
             Ok(None) => {
                 info!("stopped before it was ready");
                 return Outcome::Wanted;
@@ -306,6 +322,7 @@ impl Life {
         info!(start_ms = millis(began.elapsed()), "actor runs");
         // Whoever drops this life, the actor does not stay behind.
         let guard = KillOnDrop(Some(actor.clone()));
+        drop(notes);
         let _ = self.calls.send(Call::Running(key)).await;
         self.admission.open(actor.clone());
         let outcome = self.serve(&actor, &context).await;
@@ -313,23 +330,44 @@ impl Life {
         outcome
     }
 
-    /// Starts the actor; `Ok(None)` when a stop came first.
-    async fn start(
-        &mut self,
-        start: StartActor,
-        context: ActorContext,
-    ) -> Result<Option<Arc<dyn HostedActor>>, StartError> {
+    /// Starts the actor, and reads meanwhile what earlier lives have noted; `Ok(None)` when a stop came first.
+    async fn start(&mut self, start: StartActor, context: ActorContext) -> Result<Option<Started>, StartError> {
         let limit = self.host.start_timeout();
         let host = self.host.clone();
+        let may_have_notes = context.events().may_have_notes(&start);
+        let notes_context = context.clone();
         let starting = caught(async move { host.start(start, context).await });
-        tokio::select! {
+        let mut actor = None;
+        let both = async {
+            let starting = async {
+                actor = Some(starting.await.unwrap_or_else(|panic| Err(StartError(format!("the start {panic}"))))?);
+                Ok(())
+            };
+            let notes = async {
+                if may_have_notes { reserved::read_patiently(&notes_context, limit).await } else { Ok(Vec::new()) }
+            };
+            tokio::try_join!(starting, notes)
+        };
+        let started = tokio::select! {
             biased;
             _ = wished(&mut self.wishes, Wish::Stop(StopReason::Stop)) => Ok(None),
-            started = timeout(limit + START_SLACK, starting) => match started {
-                Ok(Ok(started)) => started.map(Some),
-                Ok(Err(panic)) => Err(StartError(format!("the start {panic}"))),
+            both = timeout(limit + START_SLACK, both) => match both {
+                Ok(Ok(((), notes))) => Ok(Some(notes)),
+                Ok(Err(error)) => Err(error),
                 Err(_) => Err(StartError(format!("not ready within {limit:?}; see start_timeout"))),
             },
+        };
+        match (started, actor) {
+            (Ok(Some(notes)), Some(actor)) => Ok(Some((actor, notes))),
+            (Ok(_), None) => Ok(None),
+            (Err(error), None) => Err(error),
+            (failed, Some(actor)) => {
+                // It has started, and then its notes could not be read, or a stop came.
+                kill(&actor);
+                // How it ended after that is no news.
+                let _ = caught(actor.ended()).await;
+                failed.map(|_| None)
+            }
         }
     }
 
@@ -345,7 +383,7 @@ impl Life {
         if let Wish::Stop(reason) = wish {
             let deadline = Instant::now() + self.host.stop_grace();
             info!(reason = reason.as_str(), grace_ms = millis(self.host.stop_grace()), "stopping actor");
-            let stopping = self.admission.clone().stop(actor.clone(), reason, deadline);
+            let stopping = self.admission.clone().stop(actor.clone(), context.events(), reason, deadline);
             tokio::select! {
                 biased;
                 end = &mut ended => return asked(end),
@@ -365,12 +403,19 @@ impl Life {
 }
 
 impl Admission {
-    /// Lets requests in flight finish for at most half of the time, then asks the actor to end.
-    async fn stop(self: Arc<Self>, actor: Arc<dyn HostedActor>, reason: StopReason, deadline: Instant) {
+    /// Lets requests and events in flight finish for at most half of the time, then asks the actor to end.
+    async fn stop(
+        self: Arc<Self>,
+        actor: Arc<dyn HostedActor>,
+        events: &Events,
+        reason: StopReason,
+        deadline: Instant,
+    ) {
         self.close();
         let half = deadline.saturating_duration_since(Instant::now()) / 2;
-        if timeout(half, self.requests.wait()).await.is_err() {
-            debug!(requests = self.requests.len(), "stopping with requests in flight");
+        if timeout(half, async { tokio::join!(self.requests.wait(), events.quiesce()) }).await.is_err() {
+            let (requests, events) = (self.requests.len(), events.gate().in_flight());
+            debug!(requests, events, "stopping with work in flight");
         }
         let rest = deadline.saturating_duration_since(Instant::now());
         if let Err(panic) = caught(async move { actor.stop(reason, rest).await }).await {

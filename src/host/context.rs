@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use greenroom_protocol::{KvListQuery, KvRequest, KvResponse};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use crate::actor::ActorKey;
-use crate::host::{Call, CallSender, KvError, StartActor};
+use crate::host::{Call, CallSender, EventSettings, Events, KvError, StartActor};
 
 /// An actor's own door to the runner: storage, alarm, sleep, destroy. Cheap to clone; after the life it belongs to has
 /// ended, every call fails and changes nothing.
@@ -17,6 +19,7 @@ pub struct ActorContext {
     start: Arc<StartActor>,
     calls: CallSender,
     leaving: Arc<AtomicBool>,
+    events: Events,
 }
 
 /// The runner has stopped.
@@ -25,10 +28,14 @@ pub struct ActorContext {
 pub struct Gone;
 
 impl ActorContext {
-    /// The context of one life.
+    /// The context of one life that takes no events.
     #[must_use]
     pub fn new(start: Arc<StartActor>, calls: CallSender) -> Self {
-        ActorContext { start, calls, leaving: Arc::default() }
+        Self::with_events(start, calls, Events::new(EventSettings::default()))
+    }
+
+    pub(super) fn with_events(start: Arc<StartActor>, calls: CallSender, events: Events) -> Self {
+        ActorContext { start, calls, leaving: Arc::default(), events }
     }
 
     /// Identity and generation.
@@ -49,13 +56,33 @@ impl ActorContext {
         &self.calls
     }
 
+    /// The event side of this life.
+    pub(in crate::host) fn events(&self) -> &Events {
+        &self.events
+    }
+
     /// Asks to sleep: the process ends, the state stays, the next request wakes it.
+    ///
+    /// An actor that takes events is told no more of them, and the wish goes out when those on their way are answered;
+    /// this does not wait for it, so that the handler of an event may ask too.
     ///
     /// # Errors
     /// [`Gone`] when the runner has stopped.
     pub async fn sleep(&self) -> Result<(), Gone> {
         self.leaving.store(true, Ordering::Release);
-        self.calls.send(Call::Sleep(self.key().clone())).await.map_err(|_| Gone)
+        if !self.events.settings().any() {
+            return self.calls.send(Call::Sleep(self.key().clone())).await.map_err(|_| Gone);
+        }
+        let (events, calls, key) = (self.events.clone(), self.calls.clone(), self.key().clone());
+        self.events.spawn(async move {
+            events.quiesce().await;
+            // Without a runner there is no sleep to ask for.
+            let _ = calls.send(Call::Sleep(key)).await;
+            tokio::time::sleep(STOPPED_WITHIN).await;
+            warn!("asked to sleep and was not stopped; events are told again");
+            events.resume();
+        });
+        if self.calls.is_closed() { Err(Gone) } else { Ok(()) }
     }
 
     /// Asks to be destroyed, with all state.
@@ -143,3 +170,6 @@ impl ActorContext {
 fn unexpected(response: &KvResponse) -> KvError {
     KvError::Refused(format!("the gateway answered with something else: {response:?}"))
 }
+
+/// How long a wish to sleep waits to be granted before the actor goes on.
+const STOPPED_WITHIN: Duration = Duration::from_secs(10);

@@ -1,11 +1,139 @@
 //! What the daemon tells an actor, one call each: frames of its clients' sockets and due alarms.
 //!
 //! The types here are what every kind of host speaks: an app gets them as `POST /_actor`, a Rust actor as methods, a
-//! program without a server by long poll.
+//! program without a server by long poll. [`Events`] is what one actor life has of it: its sockets, and the gate that
+//! every event passes. Notes that outlive the life are kept in the actor's storage, see [`reserved`].
+
+#[allow(dead_code, reason = "what uses the rest of it lands next")]
+pub(in crate::host) mod delivery;
+#[allow(dead_code, reason = "what uses the rest of it lands next")]
+pub(in crate::host) mod gate;
+#[allow(dead_code, reason = "what uses the rest of it lands next")]
+pub mod reserved;
+#[allow(dead_code, reason = "what uses the rest of it lands next")]
+pub(in crate::host) mod row;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use greenroom_protocol::{Headers, StreamId};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::host::StartActor;
+use gate::Gate;
+
+/// What actors of a host take as events, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSettings {
+    /// Frames of client sockets come as events, and sockets outlive the actor's process.
+    pub sockets: bool,
+    /// Alarms have names and come as events.
+    pub alarms: bool,
+    /// How many events an actor is told at once; at least 1.
+    pub concurrency: usize,
+    /// How long an actor may take to answer one; after that it is told again.
+    pub handler_timeout: Duration,
+    /// Asks to sleep after this long without work; nothing for never.
+    pub sleep_after: Option<Duration>,
+}
+
+/// The event side of one actor life. Cheap to clone.
+#[derive(Clone)]
+pub struct Events {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: EventSettings,
+    gate: Gate,
+    tasks: TaskTracker,
+    over: CancellationToken,
+}
+
+impl EventSettings {
+    /// Whether the daemon keeps notes of its own in the storage of such actors.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.sockets || self.alarms
+    }
+}
+
+impl Default for EventSettings {
+    /// No events at all.
+    fn default() -> Self {
+        EventSettings {
+            sockets: false,
+            alarms: false,
+            concurrency: CONCURRENCY,
+            handler_timeout: delivery::HANDLER_TIMEOUT,
+            sleep_after: None,
+        }
+    }
+}
+
+impl Events {
+    pub(in crate::host) fn new(settings: EventSettings) -> Self {
+        let gate = Gate::new(settings.concurrency);
+        let inner = Inner { settings, gate, tasks: TaskTracker::new(), over: CancellationToken::new() };
+        Events { inner: Arc::new(inner) }
+    }
+
+    pub(in crate::host) fn settings(&self) -> &EventSettings {
+        &self.inner.settings
+    }
+
+    /// What every event passes on its way to the actor.
+    pub(in crate::host) fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
+    /// Whether there may be notes of an earlier life.
+    pub(in crate::host) fn may_have_notes(&self, start: &StartActor) -> bool {
+        let new = start.reason == crate::actor::StartReason::Create && start.hibernating.is_empty();
+        self.settings().any() && !new
+    }
+
+    /// Runs something until the life ends.
+    pub(in crate::host) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let over = self.inner.over.clone();
+        let task = async move {
+            over.run_until_cancelled(task).await;
+        };
+        self.inner.tasks.spawn(task.in_current_span());
+    }
+
+    /// The tasks of [`Events::spawn`].
+    pub(in crate::host) fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+
+    /// Cancels what [`Events::spawn`] has started.
+    pub(in crate::host) fn cancel(&self) {
+        self.inner.over.cancel();
+    }
+
+    /// Tells no more events, and resolves when those on their way were answered and what they changed is durable and
+    /// acknowledged. What comes meanwhile stays at the gateway and wakes the actor again.
+    pub(in crate::host) async fn quiesce(&self) {
+        self.gate().shut().await;
+    }
+
+    /// Goes on telling events after all.
+    pub(in crate::host) fn resume(&self) {
+        self.gate().open();
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("settings", self.settings()).field("gate", self.gate()).finish_non_exhaustive()
+    }
+}
 
 /// Something an actor is told. It answers each; what it does not take is told again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,3 +225,6 @@ pub enum EventError {
     #[error("takes no events")]
     NotServed,
 }
+
+/// How many events an actor is told at once, unless its host says otherwise.
+pub(in crate::host) const CONCURRENCY: usize = 32;

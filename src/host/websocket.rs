@@ -18,6 +18,8 @@ pub struct WebSocketRequest {
     pub path: ByteString,
     /// Headers of the upgrade; names are lower case.
     pub headers: Headers,
+    /// The gateway's index of the upgrade: the client's messages count on from it.
+    pub index: u16,
 }
 
 /// What comes from the client.

@@ -11,7 +11,7 @@ use tokio::time::Sleep;
 use tracing::{Instrument, info};
 
 use crate::actor::ActorKey;
-use crate::host::{ActorContext, ActorHandle, ActorHost, Call, CallSender, KvError, StartActor};
+use crate::host::{ActorHandle, ActorHost, Call, CallSender, KvError, StartActor};
 use crate::runner::handle::Command;
 use crate::runner::journal::Journal;
 use crate::runner::streams::Streams;
@@ -291,8 +291,7 @@ impl Driver {
     }
 
     fn info(&self, hosted: &Hosted) -> ActorInfo {
-        let context = ActorContext::new(hosted.start.clone(), self.calls.clone());
-        ActorInfo { start: hosted.start.clone(), running: hosted.running, context }
+        ActorInfo { start: hosted.start.clone(), running: hosted.running, context: hosted.handle.context().clone() }
     }
 
     fn publish_status(&self) {

@@ -59,8 +59,8 @@ impl Driver {
                     self.streams.cancel(stream);
                 }
             }
-            Effect::WebSocket { actor, stream, path, headers } => {
-                let request = WebSocketRequest { stream: stream.id, path, headers };
+            Effect::WebSocket { actor, stream, path, headers, index } => {
+                let request = WebSocketRequest { stream: stream.id, path, headers, index };
                 let (feed, socket) = WebSocket::new(actor.clone(), stream, self.calls.clone());
                 let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.websocket(request, socket)) {

@@ -75,6 +75,8 @@ pub enum Effect {
         path: ByteString,
         /// Headers of the upgrade.
         headers: Headers,
+        /// The index of the open: the client's messages count on from it.
+        index: u16,
     },
     /// Hand a socket to an actor that knows it from an earlier life. It is open.
     WebSocketRestored {

@@ -125,7 +125,7 @@ impl Session {
                 let kind = Kind::WebSocket { last_in: id.index };
                 let stream = self.open_stream(id.stream, actor.clone(), kind);
                 let headers = headers::split(headers, self.link.features);
-                self.effects.push_back(Effect::WebSocket { actor, stream, path, headers });
+                self.effects.push_back(Effect::WebSocket { actor, stream, path, headers, index: id.index });
             }
             ToClientTunnel::WebSocketMessage { data, binary } => self.websocket_message(id, data, binary),
             ToClientTunnel::WebSocketClose { code, reason } => {

@@ -185,7 +185,7 @@ impl Stage {
         let (stream, replies) = self.stream();
         let (feed, socket) =
             WebSocket::new(self.handle.key().clone(), StreamKey { id: stream, opening: 0 }, self.calls.clone());
-        let request = WebSocketRequest { stream, path: path.into(), headers: owned(headers) };
+        let request = WebSocketRequest { stream, path: path.into(), headers: owned(headers), index: 0 };
         let task = self.handle.websocket(request, socket);
         Socket { stream: Stream { task, replies }, feed }
     }
