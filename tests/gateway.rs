@@ -5,6 +5,8 @@
 mod clients;
 #[path = "gateway/delivery.rs"]
 mod delivery;
+#[path = "gateway/hibernation.rs"]
+mod hibernation;
 #[path = "gateway/lifecycle.rs"]
 mod lifecycle;
 #[path = "gateway/random.rs"]

@@ -65,11 +65,15 @@ impl<T> Outbox<T> {
     /// Forgets every item up to and including `index` that was sent on this connection or an earlier one; answers how
     /// many. What was never sent stays, whatever the peer claims to have.
     pub fn acknowledge(&mut self, index: i64) -> usize {
+        self.release(index).count()
+    }
+
+    /// As [`Outbox::acknowledge`], for a sender that wants to see what is forgotten, oldest first.
+    pub fn release(&mut self, index: i64) -> impl Iterator<Item = T> {
         let reached = self.kept.iter().take(self.ever_sent).take_while(|(kept, _)| *kept <= index).count();
-        self.kept.drain(..reached);
         self.ever_sent -= reached;
         self.sent = self.sent.saturating_sub(reached);
-        reached
+        self.kept.drain(..reached).map(|(_, item)| item)
     }
 
     /// Forgets everything, sent or not, when nobody waits for it any more. Numbering goes on where it was.
@@ -89,6 +93,12 @@ impl<T> Outbox<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.kept.len()
+    }
+
+    /// How many items were sent on this connection and wait for an acknowledgement.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.sent
     }
 
     /// Nothing waits for an acknowledgement.
@@ -241,6 +251,9 @@ mod tests {
         assert_eq!(outbox.acknowledge(1), 2);
         assert_eq!(outbox.send_next(), Some((2, &"c")));
         assert!(outbox.all_sent());
+        assert_eq!(outbox.in_flight(), 1);
+        assert_eq!(outbox.release(2).collect::<Vec<_>>(), ["c"]);
+        assert_eq!(outbox.in_flight(), 0);
     }
 
     #[test]

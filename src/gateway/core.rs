@@ -14,6 +14,7 @@ mod commands;
 mod directory;
 mod effect;
 mod events;
+mod hibernation;
 mod input;
 mod kv;
 mod lifecycle;
@@ -25,6 +26,7 @@ mod random;
 mod rules;
 mod runners;
 mod settings;
+mod strays;
 mod timers;
 mod tunnel;
 mod waiting;
@@ -37,11 +39,13 @@ pub use input::{CallId, CallRequest, ConnectionId, Hello, Input, LoadId, StreamR
 pub use settings::{Boot, Limits, Settings, Thresholds};
 
 use directory::Directory;
+use hibernation::Hibernation;
 use loads::Loads;
 use outbound::Outbound;
 use peer::Peers;
 use random::Random;
 use runners::Runners;
+use strays::Strays;
 use timers::{Timer, Timers};
 use tunnel::Tunnel;
 use waiting::Waiting;
@@ -59,6 +63,8 @@ pub struct Core {
     runners: Runners,
     peers: Peers,
     tunnel: Tunnel,
+    hibernation: Hibernation,
+    strays: Strays,
     waiting: Waiting,
     out: Outbound,
     stopping: bool,
@@ -82,6 +88,8 @@ impl Core {
             settings,
             timers: Timers::default(),
             tunnel: Tunnel::default(),
+            hibernation: Hibernation::default(),
+            strays: Strays::default(),
             directory: Directory::default(),
             loads: Loads::default(),
             runners: Runners::default(),
@@ -103,8 +111,8 @@ impl Core {
             Input::Malformed { connection, text } => self.malformed(connection, text),
             Input::Disconnected { connection } => self.disconnected(connection, now),
             Input::Open { stream, actor_id, head } => self.open(stream, actor_id, head, now),
-            Input::Client { stream, up } => self.client(stream, up),
-            Input::ClientGone { stream } => self.client_gone(stream),
+            Input::Client { stream, up } => self.client(stream, up, now),
+            Input::ClientGone { stream } => self.client_gone(stream, now),
             Input::Call { call, request } => self.call(call, request, now),
             Input::Loaded { load, found } => self.loaded(load, found, now),
             Input::Shutdown => self.shut_down(),
@@ -124,6 +132,7 @@ impl Core {
                 Timer::Leftovers(runner_id) => self.leftovers_timeout(&runner_id, now),
                 Timer::Actor(actor_id) => self.actor_timeout(&actor_id, now),
                 Timer::Waiting(actor_id) => self.waiting_timeout(&actor_id, now),
+                Timer::Unacknowledged => self.unacknowledged_timeout(now),
                 Timer::Alarm => self.load_due_alarms(now),
             }
         }
@@ -144,7 +153,7 @@ impl Core {
     /// Whether a stream of this reference is open or waiting.
     #[must_use]
     pub fn has_stream(&self, stream: StreamRef) -> bool {
-        self.tunnel.has(stream) || self.waiting.has(stream)
+        self.tunnel.has(stream) || self.hibernation.has(stream) || self.waiting.has(stream)
     }
 
     /// How the gateway does.
@@ -153,8 +162,10 @@ impl Core {
         GatewayHealth {
             connected_runners: self.runners.connected(),
             awake_actors: self.directory.actors.len(),
-            streams: self.tunnel.len(),
+            streams: self.tunnel.len() + self.hibernation.len(),
             waiting_streams: self.waiting.len(),
+            lasting_sockets: self.hibernation.len(),
+            kept_bytes: self.hibernation.bytes(),
         }
     }
 

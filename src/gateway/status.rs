@@ -24,4 +24,8 @@ pub struct GatewayHealth {
     pub streams: usize,
     /// Streams that wait for their actor.
     pub waiting_streams: usize,
+    /// Of the open streams, sockets that outlive their actor's process.
+    pub lasting_sockets: usize,
+    /// What clients said on those and actors have not taken, in bytes.
+    pub kept_bytes: usize,
 }

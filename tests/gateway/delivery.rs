@@ -390,7 +390,7 @@ fn a_gateway_that_stops_takes_nothing_new() {
 }
 
 impl World {
-    fn reconnect(&mut self, peer: &Peer) -> Peer {
+    pub fn reconnect(&mut self, peer: &Peer) -> Peer {
         self.reconnect_as("key", peer)
     }
 
@@ -402,7 +402,7 @@ impl World {
         back
     }
 
-    fn acknowledge(&mut self, peer: &Peer, life: &Checkpoint, index: i64) {
+    pub fn acknowledge(&mut self, peer: &Peer, life: &Checkpoint, index: i64) {
         self.say(peer, ToServer::AckCommands(vec![Checkpoint { index, ..life.clone() }]));
     }
 

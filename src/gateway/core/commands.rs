@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use greenroom_protocol::delivery::Outbox;
-use greenroom_protocol::{ActorConfig, Checkpoint, Command, CommandWrapper, ToClient, Version};
+use greenroom_protocol::{ActorConfig, Checkpoint, Command, CommandWrapper, StreamId, ToClient, Version};
 
 use super::directory::{Actor, is_placed};
 use super::{ConnectionId, Core, Effect};
@@ -56,7 +56,7 @@ impl Actor {
         self.record.command_acknowledged = false;
     }
 
-    fn wrap(&self, index: i64, order: Order) -> CommandWrapper {
+    fn wrap(&self, index: i64, order: Order, sockets: impl FnOnce() -> Vec<StreamId>) -> CommandWrapper {
         let command = match order {
             Order::Start { create_ts } => Command::Start {
                 config: ActorConfig {
@@ -65,7 +65,7 @@ impl Actor {
                     create_ts,
                     input: self.record.input.clone(),
                 },
-                hibernating: Vec::new(),
+                hibernating: sockets(),
             },
             Order::Stop => Command::Stop,
         };
@@ -73,9 +73,10 @@ impl Actor {
         CommandWrapper { checkpoint, command }
     }
 
-    fn unsent(&mut self, commands: &mut Vec<CommandWrapper>) {
+    /// Moves what its runner has not been sent to `commands`; a start names the sockets that wait for the actor.
+    fn unsent(&mut self, commands: &mut Vec<CommandWrapper>, sockets: impl Fn(&Arc<str>) -> Vec<StreamId>) {
         while let Some((index, order)) = self.commands.send_next().map(|(index, order)| (index, *order)) {
-            commands.push(self.wrap(index, order));
+            commands.push(self.wrap(index, order, || sockets(&self.record.id)));
         }
     }
 }
@@ -86,7 +87,7 @@ impl Core {
         let Some(actor) = self.directory.actors.get_mut(actor_id) else { return };
         let Some(connection) = actor.record.runner_id.as_ref().and_then(|id| self.runners.link(id)) else { return };
         let mut commands = Vec::new();
-        actor.unsent(&mut commands);
+        actor.unsent(&mut commands, |id| self.hibernation.ids(id, self.settings.gateway_id));
         self.send_gated_commands(connection, commands);
     }
 
@@ -102,7 +103,7 @@ impl Core {
         for actor_id in &runner.actors {
             let Some(actor) = self.directory.actors.get_mut(actor_id) else { continue };
             actor.start_repeated = actor.commands.iter().any(|(_, order)| matches!(order, Order::Start { .. }));
-            actor.unsent(&mut commands);
+            actor.unsent(&mut commands, |id| self.hibernation.ids(id, self.settings.gateway_id));
         }
         self.send_gated_commands(connection, commands);
     }

@@ -30,8 +30,10 @@ impl Core {
                 continue;
             }
             let id = actor.record.id.clone();
-            if event == Event::Running && actor.start_repeated && actor.events.last().is_some_and(|last| index <= last)
-            {
+            let anew = event == Event::Running
+                && actor.start_repeated
+                && actor.events.last().is_some_and(|last| index <= last);
+            if anew {
                 // The runner took the repeated start for a new one and counts from the beginning. Were its events
                 // taken for repeats, the actor could never be heard of again.
                 actor.events = Cursor::default();
@@ -45,7 +47,12 @@ impl Core {
             }
             actor_event_taken(self, &id, index);
             match event {
-                Event::Running => self.actor_running(&id, now),
+                Event::Running => {
+                    self.actor_running(&id, now);
+                    if anew {
+                        self.resend_sockets(&id, now);
+                    }
+                }
                 Event::SleepIntent => self.sleep_intent(&id, now),
                 Event::StopIntent => self.stop_intent(&id, now),
                 Event::SetAlarm { at } => self.set_alarm(&id, at),

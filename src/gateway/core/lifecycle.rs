@@ -80,6 +80,7 @@ impl Core {
         self.timers.cancel(&Timer::Actor(actor_id.clone()));
         self.out.touch(actor_id);
         self.serve_waiting(actor_id);
+        self.resume_sockets(actor_id, now);
     }
 
     /// The actor wants to sleep.
@@ -158,7 +159,7 @@ impl Core {
                 actor.record.error = Some(ActorError::NoCapacity);
                 self.fall_asleep(actor_id, now);
             }
-            Phase::Backoff => self.start(actor_id, Wanted::Again, now),
+            Phase::Backoff => self.backoff_over(actor_id, now),
             Phase::Running | Phase::Sleeping | Phase::Destroyed => {}
         }
     }
@@ -190,6 +191,7 @@ impl Core {
         actor.order(Order::Start { create_ts: now.wall_ms });
         debug!(%actor_id, %runner_id, generation = actor.record.generation, "actor starts");
         self.runners.hold(runner_id, actor_id);
+        self.place_sockets(actor_id, runner_id);
         self.timers.set(Timer::Actor(actor_id.clone()), now.instant + self.settings.thresholds.actor_start);
         self.out.touch(actor_id);
         self.send_commands(actor_id);
@@ -238,12 +240,18 @@ impl Core {
         debug!(%actor_id, ?phase, ?ending, "actor stopped");
         self.out.touch(actor_id);
         self.timers.cancel(&Timer::Actor(actor_id.clone()));
+        let answered = !matches!(ending, Ending::Lost(_));
         let next = rules::after(phase, deleted, policy, ending);
         let told = match &next {
             Next::Destroy(_) => GatewayError::ActorDestroyed,
             Next::Sleep(_) | Next::Restart(_) | Next::Move => GatewayError::ActorStopped,
         };
         self.fail_streams_of(actor_id, &told);
+        if !matches!(next, Next::Destroy(_)) {
+            // It was told to stop after everything else, so a runner that has done so has read it.
+            let asked = matches!(phase, Phase::StoppingToSleep | Phase::StoppingToDestroy | Phase::StoppingToMove);
+            self.hibernate_sockets(actor_id, asked && answered);
+        }
         if let Some(runner_id) = runner_id {
             self.release(&runner_id, actor_id, leftover, now);
         }
@@ -258,16 +266,34 @@ impl Core {
     fn restart(&mut self, actor_id: &Arc<str>, error: ActorError, now: Now) {
         let Some(actor) = self.directory.actors.get_mut(actor_id) else { return };
         actor.fail(error);
+        self.start_after_backoff(actor_id, now);
+    }
+
+    /// Starts an actor that has failed: at once the first time, later and later then.
+    fn start_after_backoff(&mut self, actor_id: &Arc<str>, now: Now) {
+        let Some(actor) = self.directory.actors.get_mut(actor_id) else { return };
         let delay = rules::restart_delay(actor.record.restarts, &mut self.random);
         actor.record.restarts = actor.record.restarts.saturating_add(1);
         if delay == Duration::ZERO {
-            return self.start(actor_id, Wanted::Again, now);
+            return self.backoff_over(actor_id, now);
         }
         actor.record.phase = Phase::Backoff;
         actor.record.connectable_ts = None;
         let at = now.after(delay);
         actor.record.reschedule_ts = Some(at.wall_ms);
         self.timers.set(Timer::Actor(actor_id.clone()), at.instant);
+    }
+
+    fn backoff_over(&mut self, actor_id: &Arc<str>, now: Now) {
+        let Some(actor) = self.directory.actors.get(actor_id) else { return };
+        match actor.record.crash_policy {
+            CrashPolicy::Restart | CrashPolicy::Destroy => self.start(actor_id, Wanted::Again, now),
+            // It would sleep if nobody had said anything to it.
+            CrashPolicy::Sleep if self.sockets_want(actor_id) || !actor.waiting.is_empty() => {
+                self.start(actor_id, Wanted::Asked, now);
+            }
+            CrashPolicy::Sleep => self.fall_asleep(actor_id, now),
+        }
     }
 
     fn sleep_or_wake(&mut self, actor_id: &Arc<str>, error: Option<ActorError>, now: Now) {
@@ -278,19 +304,25 @@ impl Core {
         }
         let due = actor.record.alarm_at.is_some_and(|at| at <= now.wall_ms);
         let asked = !actor.waiting.is_empty() || actor.record.wake_after_stop;
+        let mut at_once = due || asked;
         if failed && asked {
             actor.rewakes += 1;
             if actor.rewakes > REWAKES_MAX {
                 // It does not come up: those who wait had better know why.
                 let error = GatewayError::ActorReadyTimeout { error: actor.record.error.clone() };
                 self.refuse_waiting_of(actor_id, &error);
-                return self.fall_asleep(actor_id, now);
+                at_once = false;
             }
         }
-        if due || asked {
-            return self.start(actor_id, Wanted::Asked, now);
+        let said = self.sockets_want(actor_id);
+        if at_once || said && !failed {
+            self.start(actor_id, Wanted::Asked, now);
+        } else if said {
+            // What was said may be what it failed at.
+            self.start_after_backoff(actor_id, now);
+        } else {
+            self.fall_asleep(actor_id, now);
         }
-        self.fall_asleep(actor_id, now);
     }
 
     /// The actor has no process, no runner and nobody who waits for it; its storage stays.
@@ -308,6 +340,7 @@ impl Core {
         let (alarm, error) = (record.alarm_at, record.error.clone());
         debug!(%actor_id, "actor sleeps");
         self.refuse_waiting_of(actor_id, &GatewayError::ActorReadyTimeout { error });
+        self.give_up_waking(actor_id, "guard.actor_ready_timeout");
         self.let_go(actor_id);
         self.arm_alarm(alarm, now);
     }
@@ -330,6 +363,7 @@ impl Core {
         let destroyers = std::mem::take(&mut actor.destroyers);
         info!(%actor_id, "actor destroyed");
         self.refuse_waiting_of(actor_id, &GatewayError::ActorDestroyed);
+        self.close_sockets_of(actor_id, &GatewayError::ActorDestroyed);
         self.out.change(Change::DropKv(actor_id.clone()));
         self.let_go(actor_id);
         for call in destroyers {

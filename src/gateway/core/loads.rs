@@ -38,8 +38,15 @@ enum Purpose {
 /// What to do with an actor once it is known.
 #[derive(Debug)]
 pub(super) enum ForActor {
-    Open { stream: StreamRef },
-    Destroy { call: CallId, namespace_id: Arc<str> },
+    Open {
+        stream: StreamRef,
+    },
+    Destroy {
+        call: CallId,
+        namespace_id: Arc<str>,
+    },
+    /// The sockets of this actor keep something for it.
+    Wake(Arc<str>),
 }
 
 impl Loads {
@@ -68,7 +75,12 @@ impl Core {
         if let Some(load) = self.loads.actors.get(&actor_id)
             && let Some(Load { purpose: Purpose::Actor { then: others, .. }, .. }) = self.loads.open.get_mut(load)
         {
-            if others.len() < self.settings.limits.waiting_per_actor {
+            if matches!(then, ForActor::Wake(_)) {
+                // Once is enough, and there is always room for it.
+                if !others.iter().any(|other| matches!(other, ForActor::Wake(_))) {
+                    others.push(then);
+                }
+            } else if others.len() < self.settings.limits.waiting_per_actor {
                 others.push(then);
             } else {
                 self.refuse(then, GatewayError::Unavailable("too many requests wait for this actor"));
@@ -158,7 +170,7 @@ impl Core {
             let Some(record) = record else { return self.refuse(then, GatewayError::ActorNotFound) };
             if record.destroy_ts.is_some() {
                 return match then {
-                    ForActor::Open { .. } => self.refuse(then, GatewayError::ActorNotFound),
+                    ForActor::Open { .. } | ForActor::Wake(_) => self.refuse(then, GatewayError::ActorNotFound),
                     ForActor::Destroy { call, namespace_id } => {
                         self.answer_destroyed(call, *namespace_id == *record.namespace_id);
                     }
@@ -174,6 +186,7 @@ impl Core {
         match then {
             ForActor::Open { stream } => self.join_queue(stream, id, now),
             ForActor::Destroy { call, namespace_id } => self.destroy_in_memory(call, id, &namespace_id, now),
+            ForActor::Wake(_) => self.wake_for_sockets(id, now),
         }
     }
 
@@ -210,6 +223,10 @@ impl Core {
         match then {
             ForActor::Open { stream } => self.refuse_waiting(stream, error),
             ForActor::Destroy { call, .. } => self.answer(call, Err(error)),
+            ForActor::Wake(actor_id) if error == GatewayError::ActorNotFound => {
+                self.close_sockets_of(&actor_id, &GatewayError::ActorDestroyed);
+            }
+            ForActor::Wake(actor_id) => self.give_up_waking(&actor_id, "guard.service_unavailable"),
         }
     }
 }

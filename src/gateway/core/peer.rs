@@ -113,7 +113,7 @@ impl Core {
             ToServer::Kv { actor_id, request_id, request } => {
                 self.kv(connection, &runner_id, &actor_id, request_id, request);
             }
-            ToServer::Tunnel { id, message } => self.take_from_runner(connection, &runner_id, id, message),
+            ToServer::Tunnel { id, message } => self.take_from_runner(connection, &runner_id, id, message, now),
         }
     }
 
@@ -197,7 +197,7 @@ impl Core {
             peer.state = State::Open { runner_id: runner_id.clone() };
         }
         info!(%runner_id, pool = %init.name, version = init.version, "runner connected");
-        self.runner_connected(connection, &runner_id);
+        self.runner_connected(connection, &runner_id, now);
     }
 
     fn pong(&mut self, connection: ConnectionId, runner_id: &str, ts: i64, now: Now) {
@@ -206,6 +206,7 @@ impl Core {
         let round_trip = u64::try_from(now.wall_ms.saturating_sub(ts)).unwrap_or(0);
         peer.life =
             Life { last_pong: now.instant, last_pong_ts: now.wall_ms, round_trip: Duration::from_millis(round_trip) };
+        self.goodbyes_heard(runner_id, ts);
         if !was_eligible {
             self.runner_has_room(runner_id);
         }

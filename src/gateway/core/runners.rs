@@ -206,7 +206,7 @@ impl Core {
     }
 
     /// Greets a runner and gives it everything it may have missed.
-    pub(super) fn runner_connected(&mut self, connection: ConnectionId, runner_id: &Arc<str>) {
+    pub(super) fn runner_connected(&mut self, connection: ConnectionId, runner_id: &Arc<str>, now: Now) {
         let thresholds = &self.settings.thresholds;
         let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let message = ToClient::Init {
@@ -222,6 +222,7 @@ impl Core {
         let actors = self.runners.by_id.get(runner_id).map(|runner| runner.actors.clone()).unwrap_or_default();
         for actor_id in &actors {
             self.send_backlogs(actor_id);
+            self.resume_sockets(actor_id, now);
             self.serve_waiting(actor_id);
         }
         self.runner_has_room(runner_id);
@@ -407,10 +408,12 @@ impl Core {
             };
             self.actor_lost(actor_id, error, now);
         }
+        self.detach_sockets(runner_id);
     }
 
     /// What was sent on a connection that is gone counts as not sent.
     fn forget_connection(&mut self, runner_id: &str) {
+        self.detach_sockets(runner_id);
         let Some(runner) = self.runners.by_id.get_mut(runner_id) else { return };
         for leftover in runner.leftovers.values_mut() {
             leftover.commands.disconnected();

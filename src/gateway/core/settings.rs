@@ -44,6 +44,8 @@ pub struct Thresholds {
     pub acknowledge: Duration,
     /// A drained runner may hang up by itself before it is told to.
     pub drained: Duration,
+    /// An actor that takes nothing of a socket that outlives it loses the socket after this long.
+    pub unacknowledged: Duration,
     /// An actor that served this long has forgotten its crashes.
     pub crash_memory: Duration,
 }
@@ -65,6 +67,8 @@ pub struct Limits {
     pub backlog: usize,
     /// Bytes of one stream that wait for its runner to come back.
     pub backlog_bytes: usize,
+    /// Bytes kept for all sockets that outlive their actors, until the actors take them.
+    pub kept_bytes: usize,
     /// Questions to the store without an answer.
     pub loads: usize,
 }
@@ -101,6 +105,7 @@ impl Default for Thresholds {
             queue: Duration::from_mins(1),
             acknowledge: Duration::from_secs(1),
             drained: Duration::from_millis(500),
+            unacknowledged: Duration::from_secs(30),
             crash_memory: Duration::from_mins(10),
         }
     }
@@ -116,6 +121,7 @@ impl Default for Limits {
             streams: 1_000_000,
             backlog: 1_024,
             backlog_bytes: 4 * 1024 * 1024,
+            kept_bytes: 512 * 1024 * 1024,
             loads: 16_384,
         }
     }

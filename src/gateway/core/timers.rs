@@ -25,6 +25,8 @@ pub(super) enum Timer {
     Actor(Arc<str>),
     /// The oldest stream waiting for an actor has waited long enough.
     Waiting(Arc<str>),
+    /// An actor may have stopped taking what is said on a socket.
+    Unacknowledged,
     /// A sleeping actor's alarm.
     Alarm,
 }

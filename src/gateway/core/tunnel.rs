@@ -9,7 +9,7 @@ use greenroom_protocol::{MessageId, StreamId, ToClient, ToClientTunnel, ToServer
 use tracing::debug;
 
 use super::calls::STOPPING;
-use super::{ConnectionId, Core, Effect, StreamRef};
+use super::{ConnectionId, Core, Effect, Now, StreamRef};
 use crate::gateway::{GatewayError, StreamHead, StreamUp, TunnelEvent};
 
 /// All open streams.
@@ -73,7 +73,7 @@ impl Core {
         let (Some(runner_id), Some(peer)) = (actor.record.runner_id.clone(), self.peers.by_id.get(&connection)) else {
             return;
         };
-        if self.tunnel.streams.len() >= self.settings.limits.streams {
+        if self.tunnel.len() + self.hibernation.len() >= self.settings.limits.streams {
             let error = GatewayError::Unavailable("too many streams are open");
             return self.out.push(Effect::Refused { stream, error });
         }
@@ -111,7 +111,10 @@ impl Core {
     }
 
     /// The client says more.
-    pub(super) fn client(&mut self, stream: StreamRef, up: StreamUp) {
+    pub(super) fn client(&mut self, stream: StreamRef, up: StreamUp, now: Now) {
+        if self.hibernation.has(stream) {
+            return self.socket_said(stream, up, now);
+        }
         let Some(entry) = self.tunnel.streams.get_mut(&stream) else { return };
         match (up, entry.kind) {
             (StreamUp::Chunk { body, finish }, Kind::Request { uploads: true, answered }) => {
@@ -137,7 +140,10 @@ impl Core {
     }
 
     /// The client is gone.
-    pub(super) fn client_gone(&mut self, stream: StreamRef) {
+    pub(super) fn client_gone(&mut self, stream: StreamRef, now: Now) {
+        if self.hibernation.has(stream) {
+            return self.socket_left(stream, now);
+        }
         if self.waiting.remove(stream).is_some() {
             return;
         }
@@ -155,10 +161,17 @@ impl Core {
         runner_id: &Arc<str>,
         id: MessageId,
         message: ToServerTunnel,
+        now: Now,
     ) {
         let stream = StreamRef(u32::from_be_bytes(id.stream.request));
-        let Some(entry) = self.tunnel.streams.get_mut(&stream) else { return };
-        if id.stream.gateway != self.settings.gateway_id || entry.runner_id != *runner_id {
+        if id.stream.gateway == self.settings.gateway_id && self.hibernation.has(stream) {
+            return self.take_on_socket(runner_id, stream, message, now);
+        }
+        let ours = id.stream.gateway == self.settings.gateway_id;
+        let Some(entry) = self.tunnel.streams.get_mut(&stream).filter(|_| ours) else {
+            return self.end_stray(connection, id, &message);
+        };
+        if entry.runner_id != *runner_id {
             debug!(%runner_id, "answer on a stream that the runner does not hold");
             return;
         }
@@ -209,6 +222,11 @@ impl Core {
             self.deliver(stream, failed);
             return self.end(stream, over);
         }
+        if event == (TunnelEvent::Open { can_hibernate: true })
+            && let Some(entry) = self.remove_stream(stream)
+        {
+            self.keep_socket(stream, entry.actor_id, entry.runner_id, entry.next_index);
+        }
         if event.is_last() {
             self.remove_stream(stream);
         }
@@ -245,6 +263,7 @@ impl Core {
     }
 
     pub(super) fn fail_all_streams(&mut self) {
+        self.close_all_sockets(&STOPPING);
         for (stream, entry) in std::mem::take(&mut self.tunnel.streams) {
             if let Some(actor) = self.directory.actors.get_mut(&entry.actor_id) {
                 actor.streams.remove(&stream);
@@ -312,16 +331,16 @@ impl Core {
         self.end(stream, over);
     }
 
-    fn deliver(&mut self, stream: StreamRef, event: TunnelEvent) {
+    pub(super) fn deliver(&mut self, stream: StreamRef, event: TunnelEvent) {
         self.out.push(Effect::Deliver { stream, event });
     }
 
-    fn remove_stream(&mut self, stream: StreamRef) {
-        if let Some(entry) = self.tunnel.streams.remove(&stream)
-            && let Some(actor) = self.directory.actors.get_mut(&entry.actor_id)
-        {
+    fn remove_stream(&mut self, stream: StreamRef) -> Option<Stream> {
+        let entry = self.tunnel.streams.remove(&stream)?;
+        if let Some(actor) = self.directory.actors.get_mut(&entry.actor_id) {
             actor.streams.remove(&stream);
         }
+        Some(entry)
     }
 
     fn message_id(&self, stream: StreamRef, index: u16) -> MessageId {
@@ -338,13 +357,13 @@ fn payload(event: &TunnelEvent) -> usize {
     }
 }
 
-fn closed(code: u16, reason: &'static str) -> TunnelEvent {
+pub(super) fn closed(code: u16, reason: &'static str) -> TunnelEvent {
     TunnelEvent::Close { code: Some(code), reason: Some(ByteString::from_static(reason)) }
 }
 
-fn close_runner(code: u16, reason: &'static str) -> ToClientTunnel {
+pub(super) fn close_runner(code: u16, reason: &'static str) -> ToClientTunnel {
     ToClientTunnel::WebSocketClose { code: Some(code), reason: Some(ByteString::from_static(reason)) }
 }
 
 /// What leaves room for the rest of the message within [`MESSAGE_MAX`], which the TypeScript runner enforces.
-const CLIENT_MESSAGE_MAX: usize = MESSAGE_MAX - 1024;
+pub(super) const CLIENT_MESSAGE_MAX: usize = MESSAGE_MAX - 1024;
