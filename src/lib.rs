@@ -7,7 +7,9 @@
 pub mod actor;
 pub mod backoff;
 pub mod kv;
+pub mod report;
 pub mod session;
+pub mod sticky;
 pub mod stream;
 
 #[cfg(feature = "daemon")]
