@@ -17,6 +17,7 @@ mod http;
 pub mod in_process;
 mod panics;
 mod request;
+mod visible;
 mod websocket;
 mod websocket_proxy;
 

@@ -15,6 +15,9 @@ pub enum KvError {
     /// The request was sent and no answer came: a write may or may not have happened.
     #[error("no answer came from the gateway in time; the write may or may not have happened")]
     OutcomeUnknown,
+    /// It writes to keys that the daemon keeps its own notes under; nothing was changed.
+    #[error("keys that begin with \\0greenroom/ are the daemon's own; nothing was changed")]
+    Reserved,
     /// Too many requests of this actor wait for their answers.
     #[error("too many storage requests of this actor are in flight; wait for some to finish")]
     TooMany,

@@ -86,6 +86,7 @@ impl From<KvError> for ApiError {
                 let hint = "read the key to see whether the write happened; writing the same again is safe";
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", message, hint)
             }
+            KvError::Reserved => Self::new(StatusCode::FORBIDDEN, "reserved_key", message, "choose another key"),
             KvError::TooMany => Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message, ""),
         }
     }

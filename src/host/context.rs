@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenroom_protocol::{KvListQuery, KvRequest, KvResponse};
+use greenroom_protocol::{KvListQuery, KvRequest, KvResponse, limits};
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::actor::ActorKey;
+use crate::host::visible::{self, Plan};
 use crate::host::{Call, CallSender, EventSettings, Events, KvError, StartActor};
 
 /// An actor's own door to the runner: storage, alarm, sleep, destroy. Cheap to clone; after the life it belongs to has
@@ -110,9 +111,64 @@ impl ActorContext {
 
     /// Sends a storage request and waits for its answer.
     ///
+    /// Keys that begin with `\0greenroom/` are the daemon's: reads leave them out, writes to them are refused. A drop
+    /// and a delete range that would meet them go around them, and so are several requests, not one atomic one.
+    ///
     /// # Errors
     /// [`KvError`]; a refusal of the gateway is [`KvError::Refused`].
     pub async fn kv(&self, request: KvRequest) -> Result<KvResponse, KvError> {
+        let limit = match &request {
+            KvRequest::List { limit, .. } => *limit,
+            _ => None,
+        };
+        match visible::plan(request)? {
+            Plan::Ask(request) => self.kv_with_notes(request).await,
+            Plan::Answer(response) => Ok(response),
+            Plan::Lists([first, second]) => {
+                // Sent one behind the other without a pause, so that hardly anything comes between them.
+                let (first, second) = tokio::try_join!(self.kv_with_notes(first), self.kv_with_notes(second))?;
+                Ok(visible::join(first, second, limit))
+            }
+            Plan::Deletes(requests) => self.one_by_one(requests).await.map(|()| KvResponse::Delete),
+            Plan::Clear(requests) => {
+                match self.one_by_one(requests).await {
+                    // Refused before anything was changed: the wire has no ranges before version 7.
+                    Err(KvError::Refused(_)) => self.delete_one_by_one().await?,
+                    done => done?,
+                }
+                Ok(KvResponse::Drop)
+            }
+        }
+    }
+
+    async fn one_by_one(&self, requests: Vec<KvRequest>) -> Result<(), KvError> {
+        for request in requests {
+            self.kv_with_notes(request).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes everything but the daemon's notes, a batch of keys at a time.
+    async fn delete_one_by_one(&self) -> Result<(), KvError> {
+        for query in visible::around(&KvListQuery::All) {
+            loop {
+                let list =
+                    KvRequest::List { query: query.clone(), reverse: None, limit: Some(limits::KV_KEYS_MAX as u64) };
+                let keys = match self.kv_with_notes(list).await? {
+                    KvResponse::List { keys, .. } => keys,
+                    other => return Err(unexpected(&other)),
+                };
+                if keys.is_empty() {
+                    break;
+                }
+                self.kv_with_notes(KvRequest::Delete { keys }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// [`ActorContext::kv`] with the daemon's own notes in sight.
+    pub(in crate::host) async fn kv_with_notes(&self, request: KvRequest) -> Result<KvResponse, KvError> {
         let (reply, answer) = oneshot::channel();
         let call = Call::Kv { actor: self.key().clone(), request, reply };
         self.calls.send(call).await.map_err(|_| KvError::Unavailable)?;

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenroom_protocol::{KvListQuery, StreamId};
+use greenroom_protocol::{KvListQuery, KvRequest, KvResponse, StreamId};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -74,9 +74,15 @@ async fn read(context: &ActorContext) -> Result<Vec<(Bytes, Bytes)>, KvError> {
     let mut start = Bytes::from_static(EVENTS);
     loop {
         let query = KvListQuery::Range { start, end: Bytes::from_static(BEHIND_EVENTS), exclusive: true };
-        let page = context.list(query, false, Some(PAGE)).await?;
-        let full = page.len() as u64 >= PAGE;
-        all.extend(page);
+        let list = KvRequest::List { query, reverse: None, limit: Some(PAGE) };
+        let (keys, values) = match context.kv_with_notes(list).await? {
+            KvResponse::List { keys, values, .. } => (keys, values),
+            other => {
+                return Err(KvError::Refused(format!("the gateway answered a list with something else: {other:?}")));
+            }
+        };
+        let full = keys.len() as u64 >= PAGE;
+        all.extend(keys.into_iter().zip(values));
         match all.last() {
             Some((last, _)) if full => start = [last, &b"\0"[..]].concat().into(),
             Some(_) | None => return Ok(all),
@@ -102,7 +108,7 @@ pub(in crate::host) async fn read_patiently(
         };
         let again = match error {
             KvError::Unavailable | KvError::OutcomeUnknown | KvError::TooMany => Instant::now() < deadline,
-            KvError::Refused(_) | KvError::Stale => false,
+            KvError::Refused(_) | KvError::Reserved | KvError::Stale => false,
         };
         if !again {
             return Err(StartError::new(format!(

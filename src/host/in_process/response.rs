@@ -118,7 +118,7 @@ impl From<KvError> for Response {
     fn from(error: KvError) -> Self {
         let status = match &error {
             KvError::Unavailable | KvError::Stale | KvError::TooMany => 503,
-            KvError::Refused(_) | KvError::OutcomeUnknown => 500,
+            KvError::Refused(_) | KvError::Reserved | KvError::OutcomeUnknown => 500,
         };
         Response::text(error.to_string()).status(status)
     }
