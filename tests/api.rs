@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use greenroom::actor::{ActorKey, StartReason};
@@ -66,6 +66,44 @@ async fn lists_and_batches_speak_base64url() {
     assert_eq!(stage.call("POST", "/v1/kv:batch", br#"{"delete_range":["YQ","Yg"]}"#).await.0, 200);
     assert_eq!(stage.call("POST", "/v1/kv:batch", br#"{"delete":["_w"]}"#).await.0, 200);
     assert_eq!(keys(&stage.call("GET", "/v1/kv", b"").await.1), ["Yg"]);
+}
+
+#[tokio::test]
+async fn the_daemons_own_keys_are_not_there_for_actors() {
+    let stage = Stage::start().await;
+    let note = Bytes::from_static(b"\0greenroom/1/e/a\x01tick");
+    stage.stored.lock().expect("no panic").insert(note.clone(), "note".into());
+    assert_eq!(stage.call("PUT", "/v1/kv/mine", b"1").await.0, 204);
+    assert_eq!(stage.call("PUT", "/v1/kv/%00", b"1").await.0, 204);
+    assert_eq!(stage.call("GET", "/v1/kv/%00greenroom%2f1%2fe%2fa%01tick", b"").await.0, 404);
+    for (method, path, body) in [
+        ("PUT", "/v1/kv/%00greenroom%2f1%2fx", &b"1"[..]),
+        ("DELETE", "/v1/kv/%00greenroom%2f", b""),
+        ("POST", "/v1/kv:batch", br#"{"put":[["YQ","MQ"],["AGdyZWVucm9vbS8x","MQ"]]}"#),
+        ("POST", "/v1/kv:batch", br#"{"delete":["AGdyZWVucm9vbS8x"]}"#),
+    ] {
+        let (status, answer) = stage.call(method, path, body).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(status == 403 && answer.contains("reserved_key"), "{method} {path}: {status} {answer}");
+    }
+    for (path, keys) in [
+        ("/v1/kv", &["AA", "bWluZQ"][..]),
+        ("/v1/kv?limit=1", &["AA"]),
+        ("/v1/kv?limit=1&reverse=true", &["bWluZQ"]),
+        ("/v1/kv?prefix=%00", &["AA"]),
+        ("/v1/kv?prefix=%00greenroom", &[]),
+        ("/v1/kv?start=%00g&end=z", &["bWluZQ"]),
+    ] {
+        let (_, answer) = stage.call("GET", path, b"").await;
+        let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+        let found: Vec<_> = answer["entries"].as_array().expect("entries").iter().map(|entry| &entry["key"]).collect();
+        assert_eq!(found, keys, "{path}");
+    }
+    assert_eq!(stage.call("POST", "/v1/kv:batch", br#"{"delete_range":["AA","eg"]}"#).await.0, 200);
+    assert_eq!(stage.stored.lock().expect("no panic").keys().collect::<Vec<_>>(), [&note]);
+    assert_eq!(stage.call("PUT", "/v1/kv/mine", b"1").await.0, 204);
+    assert_eq!(stage.call("DELETE", "/v1/kv", b"").await.0, 204);
+    assert_eq!(stage.stored.lock().expect("no panic").keys().collect::<Vec<_>>(), [&note]);
 }
 
 #[tokio::test]
@@ -139,11 +177,14 @@ async fn the_unix_socket_is_private_replaced_when_stale_and_never_taken_from_ano
     assert!(!path.exists());
 }
 
+type Stored = Arc<Mutex<BTreeMap<Bytes, Bytes>>>;
+
 struct Stage {
     api: Api,
     token: SecretString,
     calls: mpsc::Sender<Call>,
     wishes: mpsc::UnboundedReceiver<&'static str>,
+    stored: Stored,
     _dir: tempfile::TempDir,
 }
 
@@ -153,8 +194,9 @@ impl Stage {
         let api = Api::start(loopback(), dir.path()).await.expect("serves");
         let (calls, inbox) = mpsc::channel(16);
         let (wish, wishes) = mpsc::unbounded_channel();
-        tokio::spawn(play_runner(inbox, wish));
-        let mut stage = Stage { api, token: String::new().into(), calls, wishes, _dir: dir };
+        let stored = Stored::default();
+        tokio::spawn(play_runner(inbox, wish, stored.clone()));
+        let mut stage = Stage { api, token: String::new().into(), calls, wishes, stored, _dir: dir };
         stage.token = stage.life("actor-1", 3);
         stage
     }
@@ -222,12 +264,11 @@ async fn exchange(
 }
 
 /// Answers like a gateway with a map; some values ask for an error.
-async fn play_runner(mut calls: mpsc::Receiver<Call>, wishes: mpsc::UnboundedSender<&'static str>) {
-    let mut stored: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+async fn play_runner(mut calls: mpsc::Receiver<Call>, wishes: mpsc::UnboundedSender<&'static str>, stored: Stored) {
     while let Some(call) = calls.recv().await {
         match call {
             Call::Kv { request, reply, .. } => {
-                let _ = reply.send(answer(&mut stored, request));
+                let _ = reply.send(answer(&mut stored.lock().expect("no panic"), request));
             }
             Call::Sleep(_) => wishes.send("sleep").expect("somebody listens"),
             Call::Destroy(_) => wishes.send("destroy").expect("somebody listens"),
