@@ -32,6 +32,7 @@ pub use link::LinkStatus;
 
 use actors::Actors;
 use drain::Drain;
+use hibernation::Hibernation;
 use kv::Storage;
 use link::Link;
 use tunnel::Tunnel;
@@ -46,6 +47,7 @@ pub struct Session {
     actors: Actors,
     storage: Storage,
     tunnel: Tunnel,
+    hibernation: Hibernation,
     drain: Option<Drain>,
     effects: VecDeque<Effect>,
 }
@@ -74,6 +76,7 @@ impl Session {
             actors: Actors::default(),
             storage: Storage::new(settings.kv_timeout),
             tunnel: Tunnel::default(),
+            hibernation: Hibernation::default(),
             drain: None,
             effects: VecDeque::from([Effect::Dial]),
             settings,
@@ -94,8 +97,8 @@ impl Session {
             Input::DialFailed(failure) => self.dial_failed(failure, now),
             Input::Received(message) => self.received(message, now),
             Input::Disconnected(disconnect) => self.disconnected(disconnect, now),
-            Input::Running(key) => self.actor_running(&key),
-            Input::Restored { actor, sockets, unknown } => self.restore(&actor, sockets, unknown),
+            Input::Running(key) => self.actor_running(&key, now),
+            Input::Restored { actor, sockets, unknown } => self.restore(&actor, sockets, unknown, now),
             Input::Ended(key, outcome) => self.actor_ended(&key, outcome),
             Input::Sleep(key) => self.wish(&key, actors::Wish::Sleep),
             Input::Destroy(key) => self.wish(&key, actors::Wish::Destroy),
@@ -141,13 +144,12 @@ impl Session {
             ToClient::Commands(commands) => self.commands(commands, now),
             ToClient::AckEvents(checkpoints) => self.acknowledge_events(&checkpoints),
             ToClient::Kv { request_id, response } => self.kv_response(request_id, response),
-            ToClient::Tunnel { id, message } => self.tunnel_message(id, message),
+            ToClient::Tunnel { id, message } => self.tunnel_message(id, message, now),
             ToClient::Ping { ts } => self.effects.push_back(Effect::Send(ToServer::Pong { ts })),
         }
     }
 
     fn actor_ended(&mut self, key: &ActorKey, outcome: Outcome) {
-        self.close_streams_of(key);
         self.storage_of_ended(key);
         self.life_ended(key, outcome);
     }

@@ -31,6 +31,10 @@ pub(super) struct Life {
     pub(super) actor_id: ByteString,
     pub(super) phase: Phase,
     pub(super) wish: Option<Wish>,
+    /// Its wish to sleep has yet to be told: something of its sockets has to be said before.
+    pub(super) sleep_held: bool,
+    /// The gateway wants it stopped.
+    pub(super) stop_commanded: bool,
     pub(super) events: Outbox<Event>,
     /// An alarm that found no room among the unacknowledged events; the last one counts.
     pub(super) held_alarm: Option<Option<i64>>,
@@ -233,6 +237,8 @@ impl Life {
             key,
             phase,
             wish: None,
+            sleep_held: false,
+            stop_commanded: false,
             events: Outbox::new(first_event, UNACKED_MAX),
             held_alarm: None,
             last_command: -1,

@@ -81,13 +81,20 @@ impl Session {
             // or it was never started. An error never destroys an actor by surprise.
             return self.actors.add_ended(key.clone(), "this runner does not have the actor");
         };
+        let asked_for = life.wish.is_some();
         let reason = match life.wish {
             Some(Wish::Sleep) => StopReason::Sleep,
             Some(Wish::Destroy) => StopReason::Destroy,
             // The gateway answers our drain with a stop for every actor; that is as wanted as any other.
             None => StopReason::Stop,
         };
+        if !asked_for {
+            self.ask_whether_destroyed(key);
+        }
         self.stop_life(key, reason);
+        if let Some(life) = self.actors.life_mut(key) {
+            life.stop_commanded = true;
+        }
         // One that stops already, because we drain or thought the gateway lost, now stops as wanted.
         if let Some(life) = self.actors.life_mut(key)
             && let Phase::Stopping(known) = &mut life.phase

@@ -48,6 +48,13 @@ impl Storage {
         self.pending.first_key_value().map(|(_, pending)| pending.deadline)
     }
 
+    /// An id on the wire that no request has.
+    pub(super) fn spare_wire_id(&mut self) -> u32 {
+        let number = self.next;
+        self.next += 1;
+        wire_id(number)
+    }
+
     fn numbers(&self) -> Vec<u64> {
         self.pending.keys().copied().collect()
     }
@@ -98,6 +105,9 @@ impl Session {
     }
 
     pub(super) fn kv_response(&mut self, request_id: u32, response: KvResponse) {
+        if self.is_answer_of_destroyed(request_id, &response) {
+            return;
+        }
         let Some(number) = self.storage.by_wire_id(request_id) else { return };
         let Some(pending) = self.storage.pending.get_mut(&number) else { return };
         let next = match (&mut pending.rereading, response) {

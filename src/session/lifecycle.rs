@@ -1,6 +1,7 @@
 //! How lives begin and end, and how the gateway is to take each end.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use greenroom_protocol::Event;
 
@@ -9,12 +10,13 @@ use crate::actor::{ActorKey, Outcome, StartReason, StopReason};
 use crate::session::{Effect, Session, StartCommand};
 
 impl Session {
-    pub(super) fn actor_running(&mut self, key: &ActorKey) {
+    pub(super) fn actor_running(&mut self, key: &ActorKey, now: Instant) {
         let Some(life) = self.actors.life_mut(key) else { return };
         match life.phase {
             Phase::Starting => {
                 life.phase = Phase::Running;
                 self.actors.push_event(key, Event::Running);
+                self.sockets_of_running(key, now);
             }
             // A stop overtook the start; its end is on the way.
             Phase::Stopping(_) | Phase::Running | Phase::Waiting(_) | Phase::Ended => {}
@@ -71,13 +73,24 @@ impl Session {
         match life.phase {
             Phase::Starting | Phase::Running if life.wish.is_none() => {
                 life.wish = Some(wish);
-                let event = match wish {
-                    Wish::Sleep => Event::SleepIntent,
-                    Wish::Destroy => Event::StopIntent,
-                };
-                self.actors.push_event(key, event);
+                match wish {
+                    Wish::Sleep => {
+                        life.sleep_held = true;
+                        self.tell_sleep(key);
+                    }
+                    Wish::Destroy => self.actors.push_event(key, Event::StopIntent),
+                }
             }
             Phase::Starting | Phase::Running | Phase::Stopping(_) | Phase::Waiting(_) | Phase::Ended => {}
+        }
+    }
+
+    /// Tells a wish to sleep that was held back.
+    pub(super) fn release_sleep(&mut self, key: &ActorKey) {
+        if let Some(life) = self.actors.life_mut(key)
+            && std::mem::take(&mut life.sleep_held)
+        {
+            self.actors.push_event(key, Event::SleepIntent);
         }
     }
 
@@ -124,7 +137,14 @@ impl Session {
     }
 
     fn finish_life(&mut self, key: &ActorKey, outcome: Outcome) {
-        let orphan = self.actors.life(key).is_some_and(|life| life.orphan);
+        let Some(life) = self.actors.life(key) else { return };
+        let orphan = life.orphan;
+        if life.sockets_outlive(&outcome) {
+            self.hibernate_sockets_of(key);
+        }
+        self.close_streams_of(key);
+        self.farewells_of_ended(key);
+        self.release_sleep(key);
         self.send_held_alarm(key);
         self.actors.push_event(key, stopped(outcome));
         self.actors.end(key);
@@ -162,6 +182,18 @@ impl Session {
 }
 
 impl Life {
+    /// Whether the gateway keeps the sockets that can hibernate when the life ends like this.
+    fn sockets_outlive(&self, outcome: &Outcome) -> bool {
+        match (self.wish, outcome) {
+            (Some(Wish::Sleep), _) | (_, Outcome::Failed(_)) => true,
+            // It is destroyed.
+            (Some(Wish::Destroy), Outcome::Wanted) => false,
+            // The gateway knows why it stops the actor: to move it, or to destroy it, which we have asked. An end that
+            // is plainly well and was not asked for destroys it.
+            (None, Outcome::Wanted) => self.stop_commanded,
+        }
+    }
+
     /// How the gateway is to take the end of a life that was told to stop. An end that neither the actor nor the gateway
     /// nor the owner asked for is an error: after a plain stop the gateway would destroy the actor.
     fn outcome_of_stop(&mut self, reason: StopReason) -> Outcome {

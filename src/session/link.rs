@@ -211,6 +211,7 @@ impl Session {
         self.flush_acknowledgements();
         self.resend_storage();
         self.resend_tunnel();
+        self.resume_sockets(now);
     }
 
     pub(super) fn disconnected(&mut self, disconnect: Disconnect, now: Instant) {
@@ -240,6 +241,7 @@ impl Session {
             }
             self.link.lost = Lost::Since(now);
             self.actors.disconnected();
+            self.hibernation.disconnected();
         }
         let text = match disconnect {
             Disconnect::Closed { code, reason } if reason.is_empty() => format!("closed by the gateway, code {code}"),

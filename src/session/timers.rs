@@ -12,6 +12,7 @@ impl Session {
             self.link.timeout(),
             self.acknowledgements_due().filter(|_| self.link.is_open()),
             self.storage.timeout(),
+            self.hibernation.timeout().filter(|_| self.link.is_open()),
             self.next_forget(),
             self.drain_timeout(),
         ];
@@ -28,6 +29,7 @@ impl Session {
             self.flush_acknowledgements();
         }
         self.storage_timeout(now);
+        self.hibernation_timeout(now);
         self.forget_settled(now);
         self.advance_drain(now);
     }

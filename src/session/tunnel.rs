@@ -3,40 +3,45 @@
 mod outgoing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use greenroom_protocol::limits::PAYLOAD_MAX;
 use greenroom_protocol::{MessageId, StreamId, ToClientTunnel, ToServer, ToServerTunnel, close, headers, serial};
 
+use super::hibernation::{Hibernation, Lasting};
 use crate::actor::ActorKey;
 use crate::session::{Effect, Session};
 use crate::stream::{StreamKey, StreamReply};
 use outgoing::Collected;
+pub(super) use outgoing::weight;
 
 /// Open streams, and what could not be sent while the gateway is away.
 #[derive(Debug, Default)]
 pub(super) struct Tunnel {
-    streams: BTreeMap<StreamId, Stream>,
+    pub(super) streams: BTreeMap<StreamId, Stream>,
     by_actor: BTreeSet<(ActorKey, StreamId)>,
     /// How many streams were opened so far.
     openings: u64,
     /// The bytes of all responses that are being collected.
     collected_bytes: usize,
+    /// The bytes of everything held back until the gateway listens.
+    pub(super) held_bytes: usize,
     offline: VecDeque<ToServer>,
     offline_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Stream {
-    actor: ActorKey,
-    opening: u64,
-    next_out: u16,
-    kind: Kind,
+pub(super) struct Stream {
+    pub(super) actor: ActorKey,
+    pub(super) opening: u64,
+    pub(super) next_out: u16,
+    pub(super) kind: Kind,
 }
 
 #[derive(Debug)]
-enum Kind {
+pub(super) enum Kind {
     /// No response has begun.
     Request {
         /// The client wants headers only: a length without a body is no mistake.
@@ -46,8 +51,13 @@ enum Kind {
     Streaming,
     /// The gateway takes whole responses only: this one is being collected.
     Collecting(Box<Collected>),
-    /// A socket, with the index of the client's last message.
-    WebSocket { last_in: u16 },
+    /// A socket.
+    WebSocket {
+        /// The index of the client's last message that the actor was given.
+        last_in: u16,
+        /// What more there is to one that may outlive the actor's process.
+        lasting: Option<Box<Lasting>>,
+    },
 }
 
 impl Tunnel {
@@ -58,7 +68,7 @@ impl Tunnel {
     }
 
     /// The stream, when it is an open socket.
-    fn websocket(&self, id: StreamId) -> Option<StreamKey> {
+    pub(super) fn websocket(&self, id: StreamId) -> Option<StreamKey> {
         let stream = self.streams.get(&id)?;
         stream.kind.is_websocket().then_some(StreamKey { id, opening: stream.opening })
     }
@@ -71,16 +81,18 @@ impl Tunnel {
         StreamKey { id, opening }
     }
 
-    fn remove(&mut self, id: StreamId) -> Option<Stream> {
+    pub(super) fn remove(&mut self, id: StreamId) -> Option<Stream> {
         let stream = self.streams.remove(&id)?;
         self.by_actor.remove(&(stream.actor.clone(), id));
-        if let Kind::Collecting(collected) = &stream.kind {
-            self.collected_bytes -= collected.len();
+        match &stream.kind {
+            Kind::Collecting(collected) => self.collected_bytes -= collected.len(),
+            Kind::WebSocket { lasting: Some(lasting), .. } => self.held_bytes -= lasting.held_bytes(),
+            Kind::WebSocket { lasting: None, .. } | Kind::Request { .. } | Kind::Streaming => {}
         }
         Some(stream)
     }
 
-    fn of_actor(&self, actor: &ActorKey) -> Vec<StreamId> {
+    pub(super) fn of_actor(&self, actor: &ActorKey) -> Vec<StreamId> {
         let from = (actor.clone(), StreamId { gateway: [0; 4], request: [0; 4] });
         self.by_actor.range(from..).take_while(|(other, _)| other == actor).map(|(_, id)| *id).collect()
     }
@@ -96,7 +108,7 @@ impl Kind {
 }
 
 impl Session {
-    pub(super) fn tunnel_message(&mut self, id: MessageId, message: ToClientTunnel) {
+    pub(super) fn tunnel_message(&mut self, id: MessageId, message: ToClientTunnel, now: Instant) {
         match message {
             ToClientTunnel::RequestStart { actor_id, method, path, headers, body, stream: more } => {
                 let Some(actor) = self.admitting(&actor_id) else {
@@ -122,24 +134,19 @@ impl Session {
                     return self.send_tunnel(id.stream, 0, websocket_close(1011, "Actor not found"));
                 };
                 // A retried open may have any index; what follows counts on from it.
-                let kind = Kind::WebSocket { last_in: id.index };
+                let kind = Kind::WebSocket { last_in: id.index, lasting: None };
                 let stream = self.open_stream(id.stream, actor.clone(), kind);
                 let headers = headers::split(headers, self.link.features);
                 self.effects.push_back(Effect::WebSocket { actor, stream, path, headers, index: id.index });
             }
-            ToClientTunnel::WebSocketMessage { data, binary } => self.websocket_message(id, data, binary),
-            ToClientTunnel::WebSocketClose { code, reason } => {
-                if let Some(stream) = self.tunnel.websocket(id.stream) {
-                    self.tunnel.remove(id.stream);
-                    self.effects.push_back(Effect::WebSocketClosed { stream, code, reason });
-                }
-            }
+            ToClientTunnel::WebSocketMessage { data, binary } => self.websocket_message(id, data, binary, now),
+            ToClientTunnel::WebSocketClose { code, reason } => self.websocket_closed(id.stream, code, reason),
         }
     }
 
     pub(super) fn reply(&mut self, stream: StreamKey, reply: StreamReply) {
         let id = stream.id;
-        let Some(stream) = self.tunnel.streams.get_mut(&id).filter(|open| open.opening == stream.opening) else {
+        let Some(stream) = self.tunnel.streams.get(&id).filter(|open| open.opening == stream.opening) else {
             // Late, from an abandoned try or from a life that is over: the stream belongs to nobody or to somebody else.
             return;
         };
@@ -155,6 +162,9 @@ impl Session {
             }
             (StreamReply::Open { can_hibernate }, Kind::WebSocket { .. }) => {
                 self.continue_stream(id, ToServerTunnel::WebSocketOpen { can_hibernate });
+                if can_hibernate {
+                    self.make_lasting(id);
+                }
             }
             (StreamReply::Message { data, .. }, Kind::WebSocket { .. }) if data.len() > PAYLOAD_MAX => {
                 self.close_websocket(id, 1009, "the actor's message is larger than 20 MiB");
@@ -162,9 +172,7 @@ impl Session {
             (StreamReply::Message { data, binary }, Kind::WebSocket { .. }) => {
                 self.continue_stream(id, ToServerTunnel::WebSocketMessage { data, binary });
             }
-            (StreamReply::MessageAck { index }, Kind::WebSocket { .. }) => {
-                self.continue_stream(id, ToServerTunnel::WebSocketMessageAck { index });
-            }
+            (StreamReply::MessageAck { index }, Kind::WebSocket { .. }) => self.taken(id, index),
             (StreamReply::Close { code, reason }, Kind::WebSocket { .. }) => {
                 let reason = reason.map(|reason| ByteString::from(close::clip(&reason)));
                 let code = Some(close::sendable_code(code));
@@ -184,7 +192,8 @@ impl Session {
         }
     }
 
-    /// Ends every stream of a life, with a word to each client. Comes before the life's end is told.
+    /// Ends every stream of a life, with a word to each client. Comes before the life's end is told. Sockets that
+    /// outlive it, if any does, were taken away before.
     pub(super) fn close_streams_of(&mut self, actor: &ActorKey) {
         for id in self.tunnel.of_actor(actor) {
             self.close_websocket(id, 1000, "actor.stopped");
@@ -199,6 +208,8 @@ impl Session {
         }
         self.tunnel.offline.clear();
         self.tunnel.offline_bytes = 0;
+        self.tunnel.held_bytes = 0;
+        self.hibernation = Hibernation::default();
     }
 
     /// The newest life of the actor, when it takes requests and there is room for one more stream.
@@ -207,29 +218,28 @@ impl Session {
         (life.admits() && self.tunnel.streams.len() < STREAMS_MAX).then(|| life.key.clone())
     }
 
-    /// Opens a socket that the gateway believes open, for a life that knows it from an earlier one.
-    pub(super) fn restore_socket(&mut self, id: StreamId, actor: &ActorKey, last_in: u16) {
-        let stream = self.open_stream(id, actor.clone(), Kind::WebSocket { last_in });
-        self.effects.push_back(Effect::WebSocketRestored { actor: actor.clone(), stream });
-    }
-
     /// Opens a stream; an older one under the same id was given up by the gateway.
-    fn open_stream(&mut self, id: StreamId, actor: ActorKey, kind: Kind) -> StreamKey {
+    pub(super) fn open_stream(&mut self, id: StreamId, actor: ActorKey, kind: Kind) -> StreamKey {
         self.cancel(id);
+        self.socket_opened(id);
         self.tunnel.add(id, actor, kind)
     }
 
-    fn cancel(&mut self, id: StreamId) {
+    pub(super) fn cancel(&mut self, id: StreamId) {
         if let Some(stream) = self.tunnel.remove(id) {
             self.effects.push_back(Effect::Cancel { stream: StreamKey { id, opening: stream.opening } });
         }
     }
 
-    fn websocket_message(&mut self, id: MessageId, data: Bytes, binary: bool) {
-        let Some(Stream { kind: Kind::WebSocket { last_in }, opening, .. }) = self.tunnel.streams.get_mut(&id.stream)
+    fn websocket_message(&mut self, id: MessageId, data: Bytes, binary: bool, now: Instant) {
+        let Some(Stream { kind: Kind::WebSocket { last_in, lasting }, opening, .. }) =
+            self.tunnel.streams.get_mut(&id.stream)
         else {
-            return;
+            return self.stray_message(id.stream);
         };
+        if lasting.is_some() {
+            return self.lasting_message(id, data, binary, now);
+        }
         if id.index == serial::next(*last_in) {
             *last_in = id.index;
             let stream = StreamKey { id: id.stream, opening: *opening };
@@ -237,7 +247,7 @@ impl Session {
         } else if serial::newer(id.index, *last_in) {
             // Messages were lost on the way, for example while we were disconnected. An actor that believes to have
             // read everything would be worse off than one whose client has to come back.
-            self.close_websocket(id.stream, 1008, "ws.message_index_skip");
+            self.close_websocket(id.stream, 1008, MESSAGES_LOST);
         }
     }
 
@@ -247,7 +257,7 @@ impl Session {
         self.finish_stream(id, ToServerTunnel::ResponseAbort);
     }
 
-    fn close_websocket(&mut self, id: StreamId, code: u16, reason: &'static str) {
+    pub(super) fn close_websocket(&mut self, id: StreamId, code: u16, reason: &'static str) {
         let Some(stream) = self.tunnel.websocket(id) else { return };
         let told = Some(ByteString::from_static(reason));
         self.effects.push_back(Effect::WebSocketClosed { stream, code: Some(code), reason: told });
@@ -271,15 +281,13 @@ fn not_taken() -> ToServerTunnel {
     }
 }
 
-/// What the gateway is told of a socket that it kept for an actor that has forgotten it.
-pub(super) fn unknown_socket() -> ToServerTunnel {
-    websocket_close(1000, "ws.meta_not_found_during_restore")
-}
-
-fn websocket_close(code: u16, reason: &'static str) -> ToServerTunnel {
+pub(super) fn websocket_close(code: u16, reason: &'static str) -> ToServerTunnel {
     ToServerTunnel::WebSocketClose { code: Some(code), reason: Some(ByteString::from_static(reason)), hibernate: false }
 }
 
+/// What the client of a socket is told of which messages were lost.
+pub(super) const MESSAGES_LOST: &str = "ws.message_index_skip";
+
 /// The most requests and sockets open at once. Beyond it the gateway is told to try again, as for an actor that is not
 /// here.
-const STREAMS_MAX: usize = 65_536;
+pub(super) const STREAMS_MAX: usize = 65_536;

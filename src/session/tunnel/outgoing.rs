@@ -19,7 +19,7 @@ pub(super) struct Head {
 
 /// A response that is being collected, because the gateway takes whole ones only.
 #[derive(Debug)]
-pub(super) struct Collected {
+pub(in crate::session) struct Collected {
     head: Head,
     body: BytesMut,
 }
@@ -80,15 +80,20 @@ impl Session {
     }
 
     /// Sends the last message of a stream.
-    pub(super) fn finish_stream(&mut self, id: StreamId, message: ToServerTunnel) {
-        if let Some(stream) = self.tunnel.remove(id) {
-            self.send_tunnel(id, stream.next_out, message);
+    pub(in crate::session) fn finish_stream(&mut self, id: StreamId, message: ToServerTunnel) {
+        match self.tunnel.remove(id) {
+            Some(stream) if stream.is_held_back() => self.bid_farewell(id, stream, message),
+            Some(stream) => self.send_tunnel(id, stream.next_out, message),
+            None => {}
         }
     }
 
     /// Sends a message of a stream that goes on.
-    pub(super) fn continue_stream(&mut self, id: StreamId, message: ToServerTunnel) {
+    pub(in crate::session) fn continue_stream(&mut self, id: StreamId, message: ToServerTunnel) {
         if let Some(stream) = self.tunnel.streams.get_mut(&id) {
+            if stream.is_held_back() {
+                return self.hold_back(id, message);
+            }
             let index = stream.next_out;
             stream.next_out = serial::next(index);
             self.send_tunnel(id, index, message);
@@ -110,7 +115,7 @@ impl Session {
         if full {
             // The stream cannot go on without a gap, so it ends here. Its last word is kept all the same: no streams
             // open while the gateway is away, so there is one at most for each that was open.
-            self.cancel(id);
+            self.drop_unsendable(id, 1013, AWAY_TOO_LONG);
             message = last_word(message);
         }
         self.tunnel.offline_bytes += weight(&message);
@@ -159,13 +164,13 @@ fn last_word(message: ToServerTunnel) -> ToServerTunnel {
         }
         ToServerTunnel::WebSocketOpen { .. }
         | ToServerTunnel::WebSocketMessage { .. }
-        | ToServerTunnel::WebSocketMessageAck { .. } => websocket_close(1013, "the gateway was away for too long"),
+        | ToServerTunnel::WebSocketMessageAck { .. } => websocket_close(1013, AWAY_TOO_LONG),
         close @ ToServerTunnel::WebSocketClose { .. } => close,
     }
 }
 
 /// What a kept message costs, about.
-fn weight(message: &ToServerTunnel) -> usize {
+pub(in crate::session) fn weight(message: &ToServerTunnel) -> usize {
     let content = match message {
         ToServerTunnel::ResponseStart { body, headers, .. } => {
             let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
@@ -181,6 +186,7 @@ fn weight(message: &ToServerTunnel) -> usize {
     content + 256
 }
 
+const AWAY_TOO_LONG: &str = "the gateway was away for too long";
 const TOO_LARGE: &str = "The actor's response is larger than 20 MiB, which is the most that this gateway's protocol \
                          carries in one piece.\n";
 const TOO_MANY: &str = "The runner holds as much of unfinished responses as it may. Try again later.\n";
