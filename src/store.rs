@@ -25,7 +25,7 @@ pub use record::{
 pub use committer::{Activity, Committer, StoreHandle};
 pub use memory::{CommitFault, MemoryStore};
 #[cfg(feature = "gateway")]
-pub use sqlite::SqliteStore;
+pub use sqlite::{Retention, SqliteStore};
 
 /// Durable storage. Everything between [`Store::begin`] and [`Store::commit`] happens or does not happen as a whole,
 /// and is on disk when `commit` returns.
@@ -75,6 +75,21 @@ pub trait Store: Send + 'static {
     /// [`StoreError`]; the transaction must be rolled back then.
     fn tidy(&mut self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// Whether [`Store::expire`] can ever have something to do.
+    fn expires(&self) -> bool {
+        false
+    }
+
+    /// Removes a bounded part of what has been kept long enough: records of destroyed actors and stopped runners. Inside
+    /// the transaction. True: there is more.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the transaction must be rolled back then.
+    fn expire(&mut self, now_ms: i64) -> Result<bool, StoreError> {
+        let _ = now_ms;
+        Ok(false)
     }
 }
 

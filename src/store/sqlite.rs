@@ -11,6 +11,7 @@ mod checkpoint;
 mod entries;
 mod lock;
 mod places;
+mod retention;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ use super::{Change, Found, Phase, Query, Store, StoreError, kv};
 use checkpoint::Checkpointer;
 use entries::SqlEntries;
 use lock::DirectoryLock;
+use retention::Pass;
+
+pub use retention::Retention;
 
 /// A store in the file `gateway.db` of a directory, which it locks for as long as it lives.
 #[derive(Debug)]
@@ -35,6 +39,9 @@ pub struct SqliteStore {
     /// Entries of dropped storages may be left.
     untidy: bool,
     wrote: bool,
+    retention: Retention,
+    /// Records that are being removed because they have been kept long enough.
+    expiring: Option<Pass>,
     _lock: DirectoryLock,
 }
 
@@ -51,13 +58,30 @@ impl SqliteStore {
         lock::create_private_file(&path)?;
         let connection = open(&path).map_err(|refusal| refusal.at(&path))?;
         let checkpointer = Checkpointer::start(&path)?;
-        Ok(Self { checkpointer, connection, path, quota: kv::QUOTA, untidy: true, wrote: false, _lock: lock })
+        Ok(Self {
+            checkpointer,
+            connection,
+            path,
+            quota: kv::QUOTA,
+            untidy: true,
+            wrote: false,
+            retention: Retention::default(),
+            expiring: None,
+            _lock: lock,
+        })
     }
 
     /// Sets the most storage an actor may use, in bytes, instead of the engine's 10 GiB.
     #[must_use]
     pub fn with_quota(mut self, bytes: u64) -> Self {
         self.quota = bytes;
+        self
+    }
+
+    /// Sets how long records are kept of what is gone.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
@@ -212,6 +236,24 @@ impl Store for SqliteStore {
         self.untidy = entries::tidy(&self.connection).map_err(|error| self.failed(error))?;
         self.wrote |= self.untidy;
         Ok(())
+    }
+
+    fn expires(&self) -> bool {
+        true
+    }
+
+    fn expire(&mut self, now_ms: i64) -> Result<bool, StoreError> {
+        let step = || {
+            let pass = match self.expiring {
+                Some(pass) => pass,
+                None => Pass::begin(&self.connection, self.retention, now_ms)?,
+            };
+            Ok::<_, rusqlite::Error>((pass, pass.step(&self.connection)?))
+        };
+        let (pass, more) = step().map_err(|error| self.failed(error))?;
+        self.expiring = more.then_some(pass);
+        self.wrote = true;
+        Ok(more)
     }
 }
 

@@ -8,3 +8,4 @@ mod kv;
 mod model;
 mod places;
 mod records;
+mod retention;

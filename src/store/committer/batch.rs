@@ -1,8 +1,8 @@
 //! Batches: what has queued up becomes one transaction.
 
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use greenroom_protocol::KvResponse;
@@ -18,6 +18,8 @@ pub(super) struct Batches<'a, S> {
     shared: &'a Shared,
     /// Batches since the last tidying.
     since_tidy: u32,
+    /// When to look again for what has been kept long enough.
+    expire_at: Instant,
 }
 
 /// A job that was applied and waits for the commit.
@@ -50,7 +52,7 @@ enum Failed {
 
 impl<'a, S: Store> Batches<'a, S> {
     pub(super) fn new(store: S, shared: &'a Shared) -> Self {
-        Self { store, shared, since_tidy: 0 }
+        Self { store, shared, since_tidy: 0, expire_at: Instant::now() }
     }
 
     /// Works until it is told to stop, or nobody can submit any more.
@@ -60,12 +62,13 @@ impl<'a, S: Store> Batches<'a, S> {
                 Ok(order) => order,
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {
-                    if self.tidy() {
+                    if self.tidy() || self.expire() {
                         continue;
                     }
-                    match orders.recv() {
+                    match orders.recv_timeout(self.expire_at.saturating_duration_since(Instant::now())) {
                         Ok(order) => order,
-                        Err(_) => return,
+                        Err(RecvTimeoutError::Timeout) => continue,
+                        Err(RecvTimeoutError::Disconnected) => return,
                     }
                 }
             };
@@ -76,6 +79,7 @@ impl<'a, S: Store> Batches<'a, S> {
             self.since_tidy += 1;
             if self.since_tidy >= BATCHES_PER_TIDYING {
                 self.tidy();
+                self.expire();
             }
         }
     }
@@ -240,6 +244,35 @@ impl<'a, S: Store> Batches<'a, S> {
     }
 }
 
+impl<S: Store> Batches<'_, S> {
+    /// When it is time, lets the store remove some of what has been kept long enough. True: there is more.
+    fn expire(&mut self) -> bool {
+        let now = Instant::now();
+        if now < self.expire_at {
+            return false;
+        }
+        if !self.store.expires() {
+            self.expire_at = now + EXPIRE_EVERY;
+            return false;
+        }
+        let mut more = false;
+        let expired = self.store.begin().and_then(|()| {
+            more = self.store.expire(now_ms())?;
+            self.store.commit()
+        });
+        if let Err(error) = expired {
+            self.store.rollback();
+            more = false;
+            // As with tidying.
+            debug!(%error, "cannot remove what has been kept long enough");
+        }
+        if !more {
+            self.expire_at = now + EXPIRE_EVERY;
+        }
+        more
+    }
+}
+
 impl Answer {
     /// The bytes it holds, as far as they can be many.
     fn bytes(&self) -> usize {
@@ -269,6 +302,9 @@ const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
 /// Jobs in a row that could not be made durable before the rest of a failed batch is not tried.
 const GIVE_UP_AFTER: u32 = 3;
+
+/// How often the store is asked for what has been kept long enough.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// Under load, one tidying in this many batches.
 const BATCHES_PER_TIDYING: u32 = 16;

@@ -35,6 +35,7 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), Refusal> {
             "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
         ))?;
     }
+    connection.execute_batch(LATER_INDEXES)?;
     Ok(())
 }
 
@@ -162,6 +163,13 @@ const TABLES: &str = "
         UNIQUE (actor, key)
     );
     CREATE TABLE kv_dropped (actor INTEGER PRIMARY KEY);
+";
+
+/// Came after the first files were written, and are added to those. An older greenroom keeps them up to date without
+/// knowing them.
+const LATER_INDEXES: &str = "
+    CREATE INDEX IF NOT EXISTS actor_destroyed ON actor (destroy_ts) WHERE phase = 8;
+    CREATE INDEX IF NOT EXISTS runner_stopped ON runner (stop_ts) WHERE stop_ts IS NOT NULL;
 ";
 
 /// `GRNR`: marks a file as ours.
