@@ -25,6 +25,7 @@ pub use mistake::{Mistake, Mistakes};
 pub use setting::{Command, Fallback, Id, Kind, Reload, SETTINGS, Setting};
 pub use settings::{DevSettings, GatewaySettings, LogFormat, LogSettings, RunSettings, check};
 pub use show::{effective, markdown};
+pub use units::Rate;
 pub use values::{Environment, Origin, Value, Values};
 
 /// What is said of settings, keys and commands that the contract names and this version lacks.

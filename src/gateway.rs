@@ -11,6 +11,8 @@ mod status;
 mod stream;
 
 #[cfg(feature = "gateway")]
+pub mod callers;
+#[cfg(feature = "gateway")]
 mod connection;
 #[cfg(feature = "gateway")]
 mod driver;

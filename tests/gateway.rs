@@ -9,6 +9,9 @@ mod delivery;
 mod hibernation;
 #[path = "gateway/lifecycle.rs"]
 mod lifecycle;
+#[cfg(feature = "gateway")]
+#[path = "gateway/limits.rs"]
+mod limits;
 #[path = "gateway/random.rs"]
 mod random;
 #[cfg(feature = "gateway")]

@@ -5,6 +5,8 @@ use tracing::{error, info, warn};
 use crate::app::Exit;
 use crate::app::signals::Signals;
 use crate::config::GatewaySettings;
+use crate::gateway::callers::AllowedHosts;
+use crate::gateway::listener::RateLimit;
 use crate::gateway::{GatewayFailure, GatewayHandle, GatewayOptions, RunningGateway};
 use crate::telemetry::fields;
 
@@ -27,6 +29,15 @@ pub(super) async fn start(settings: &GatewaySettings) -> Result<RunningGateway, 
     let mut options = GatewayOptions::new(settings.listen, &settings.data_dir);
     options.admin_token.clone_from(&settings.admin_token);
     options.thresholds.runner_lost = settings.runner_lost_after;
+    options.listener.rate_limit = settings.rate_limit.map(|rate| RateLimit {
+        requests: rate.count,
+        window: rate.per,
+        in_flight: settings.in_flight_limit,
+        loopback: settings.rate_limit_on_loopback,
+    });
+    if settings.listen.ip().is_loopback() {
+        options.allowed_hosts = AllowedHosts::local_and(&settings.allowed_hosts);
+    }
     RunningGateway::start(options).await.map_err(|error| failed(&error))
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::config::suggest::hint;
-use crate::config::units;
+use crate::config::units::{self, Rate};
 use crate::config::{Endpoint, Fallback, Id, Kind, Mistake, Mistakes, NOT_BUILT, Origin, Setting, Value, Values};
 
 /// Reads settings one by one. After a mistake a reading goes on with the default, and the mistakes decide at the end.
@@ -75,6 +75,25 @@ impl<'a> Reader<'a> {
             "off" => Ok(None),
             text => address(text).map_or_else(|| expected(kind), |address| Ok(Some(address))),
         })
+    }
+
+    /// A rate, or nothing for `off`.
+    pub fn rate_or_off(&mut self, id: Id) -> Option<Rate> {
+        self.required(id, |text| match text {
+            "off" => Ok(None),
+            text => units::rate(text).map(Some),
+        })
+    }
+
+    /// Host names in lower case; `*` is one of its own.
+    pub fn hosts(&mut self, id: Id) -> Vec<String> {
+        let kind = id.setting().kind;
+        let hosts = self.optional(id, |text| {
+            let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_ascii_lowercase()).collect();
+            let named = |host: &String| !host.is_empty() && !host.contains(['/', '@', ' ', '?', '#']);
+            if hosts.iter().all(named) { Ok(hosts) } else { expected(kind) }
+        });
+        hosts.unwrap_or_default()
     }
 
     pub fn choice(&mut self, id: Id) -> &'static str {
@@ -180,10 +199,11 @@ mod tests {
                 Kind::Duration { .. } => drop(reader.duration(id)),
                 Kind::Address => drop(reader.address(id)),
                 Kind::AddressOrOff => drop(reader.address_or_off(id)),
+                Kind::RateOrOff => drop(reader.rate_or_off(id)),
                 Kind::Choice(_) => drop(reader.choice(id)),
                 Kind::Switch => drop(reader.switch(id)),
                 Kind::Filter => assert!(crate::config::LogSettings::filter_of(setting.default.text()).is_ok()),
-                Kind::Url | Kind::File | Kind::Directory | Kind::Secret | Kind::Actor => {
+                Kind::Url | Kind::Hosts | Kind::File | Kind::Directory | Kind::Secret | Kind::Actor => {
                     panic!("{id:?}: no default of this kind is expected")
                 }
             }

@@ -56,6 +56,9 @@ pub enum Id {
     AdminTokenFile,
     Insecure,
     RunnerLostAfter,
+    RateLimit,
+    InFlightLimit,
+    AllowedHosts,
     Log,
     LogFormat,
     OtlpEndpoint,
@@ -92,6 +95,10 @@ pub enum Kind {
     Address,
     /// An IP address and a port, or `off`.
     AddressOrOff,
+    /// A number of requests in a time, or `off`.
+    RateOrOff,
+    /// Names of hosts with commas between them, or `*`.
+    Hosts,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A log filter.
@@ -178,6 +185,8 @@ impl Kind {
             Kind::Directory => "DIR",
             Kind::Address => "ADDRESS",
             Kind::AddressOrOff => "ADDRESS|off",
+            Kind::RateOrOff => "RATE|off",
+            Kind::Hosts => "HOSTS",
             Kind::Choice(_) => "CHOICE",
             Kind::Filter => "FILTER",
             Kind::Secret => "TOKEN",
@@ -200,6 +209,8 @@ impl Kind {
             Kind::Directory => "a directory".to_owned(),
             Kind::Address => "an IP address and a port, like 127.0.0.1:6420".to_owned(),
             Kind::AddressOrOff => "an IP address and a port, like 127.0.0.1:6490, or off".to_owned(),
+            Kind::RateOrOff => "a number of requests in a time, like 10000/1m or 50/1s, or off".to_owned(),
+            Kind::Hosts => "host names with commas between them, like example.com,gateway.internal, or *".to_owned(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Filter => "a log filter like info or info,greenroom::session=debug".to_owned(),
             Kind::Secret => "a token".to_owned(),
@@ -494,6 +505,41 @@ pub static SETTINGS: &[Setting] = &[
         reload: Reload::Restart,
         built: true,
         help: "How long a runner may be away before its actors are given up",
+    },
+    Setting {
+        id: Id::RateLimit,
+        flag: Some("rate-limit"),
+        variable: Some("GREENROOM_RATE_LIMIT"),
+        kind: Kind::RateOrOff,
+        default: Fallback::Text("10000/1m"),
+        commands: GATEWAY,
+        reload: Reload::Restart,
+        built: true,
+        help: "How many requests a client may send in a time, by IP address; clients on loopback are counted only when \
+               this is given",
+    },
+    Setting {
+        id: Id::InFlightLimit,
+        flag: Some("in-flight-limit"),
+        variable: Some("GREENROOM_IN_FLIGHT_LIMIT"),
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: Fallback::Text("2000"),
+        commands: GATEWAY,
+        reload: Reload::Restart,
+        built: true,
+        help: "How many requests a client that is counted may have in flight, 1 to 1,000,000",
+    },
+    Setting {
+        id: Id::AllowedHosts,
+        flag: Some("allowed-hosts"),
+        variable: Some("GREENROOM_ALLOWED_HOSTS"),
+        kind: Kind::Hosts,
+        default: Fallback::Words("names of this machine"),
+        commands: GATEWAY,
+        reload: Reload::Restart,
+        built: true,
+        help: "What a gateway on loopback without a token may be called by, in `Host` and by pages in `Origin`, for its \
+               API and runners; `*` for anything",
     },
     Setting {
         id: Id::Log,

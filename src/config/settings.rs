@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::reader::Reader;
 use crate::config::secret::{self, Privacy};
 use crate::config::suggest::closest;
-use crate::config::{ActorDefinition, Endpoint, Id, Mistake, Mistakes, Origin, Values, actors_file};
+use crate::config::{ActorDefinition, Endpoint, Id, Mistake, Mistakes, Origin, Rate, Values, actors_file};
 
 /// The settings of `greenroom run`.
 #[derive(Clone, Debug)]
@@ -58,6 +58,14 @@ pub struct GatewaySettings {
     pub admin_token: Option<SecretString>,
     /// How long a runner may be away before its actors are given up.
     pub runner_lost_after: Duration,
+    /// How many requests a client may send in a time; nothing when it is off.
+    pub rate_limit: Option<Rate>,
+    /// Clients on this machine are counted as well: whoever says a limit means it.
+    pub rate_limit_on_loopback: bool,
+    /// How many requests a client may have in flight.
+    pub in_flight_limit: u32,
+    /// Names beside those of this machine that the API may be called by without a token, `*` for any.
+    pub allowed_hosts: Vec<String>,
     /// Where state is kept; absolute, need not exist.
     pub data_dir: PathBuf,
     /// Logs.
@@ -172,6 +180,10 @@ impl GatewaySettings {
             listen,
             admin_token,
             runner_lost_after: reader.duration(Id::RunnerLostAfter),
+            rate_limit: reader.rate_or_off(Id::RateLimit),
+            rate_limit_on_loopback: !reader.values.given(Id::RateLimit).is_empty(),
+            in_flight_limit: reader.count(Id::InFlightLimit),
+            allowed_hosts: reader.hosts(Id::AllowedHosts),
             data_dir: data_dir(reader),
             log: LogSettings::read(reader),
         }

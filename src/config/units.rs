@@ -34,10 +34,35 @@ pub(crate) fn duration_text(duration: Duration) -> String {
     }
 }
 
+/// A number of requests in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many; at least 1.
+    pub count: u32,
+    /// In how long.
+    pub per: Duration,
+}
+
+/// Parses `10000/1m`.
+///
+/// # Errors
+/// What was expected instead.
+pub(crate) fn rate(text: &str) -> Result<Rate, String> {
+    let (count, per) = text.split_once('/').ok_or(RATE)?;
+    let count = count.parse().ok().filter(|count| *count > 0).ok_or(RATE)?;
+    let per = duration(per).map_err(|_| RATE)?;
+    if per.is_zero() || per > Duration::from_hours(1) {
+        return Err("expected a time of at most 1h after the slash".to_owned());
+    }
+    Ok(Rate { count, per })
+}
+
 fn split(text: &str) -> (&str, &str) {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     text.split_at(digits)
 }
+
+const RATE: &str = "expected a number of requests in a time, like 10000/1m or 50/1s, or off";
 
 const DURATION: &str = "expected a duration like 250ms, 30s or 5m";
 
@@ -57,6 +82,15 @@ mod tests {
         }
         assert_eq!(duration("30"), Err("expected a unit: 30ms, 30s, 30m or 30h".to_owned()));
         assert_eq!(duration("18446744073709551615h"), Err("expected a shorter duration".to_owned()));
+    }
+
+    #[test]
+    fn a_rate_is_a_number_in_a_time() {
+        assert_eq!(rate("10000/1m"), Ok(Rate { count: 10_000, per: Duration::from_secs(60) }));
+        assert_eq!(rate("1/250ms"), Ok(Rate { count: 1, per: Duration::from_millis(250) }));
+        for wrong in ["", "10", "/1s", "0/1s", "-1/1s", "10/", "10/0s", "10/2h", "10/s", "10 / 1s", "4294967296/1s"] {
+            assert!(rate(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 mod attempts;
 mod cbor;
-mod cors;
+pub(in crate::gateway) mod cors;
 mod headers;
 mod lookup;
 mod patience;

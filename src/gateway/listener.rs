@@ -1,6 +1,8 @@
 //! The HTTP server: runners connect here, every other request goes to the routes it was given.
 
 mod accept;
+mod patient;
+mod rates;
 mod upgrade;
 
 use std::error::Error;
@@ -8,7 +10,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -16,11 +18,16 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::rates::Rates;
 use super::GatewayHandle;
+use super::callers::AllowedHosts;
 use super::core::ConnectionId;
+
+pub use self::rates::RateLimit;
 
 /// Whatever a response body can fail with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -37,13 +44,30 @@ pub type Routes =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
+/// A connection's place among those there may be, which whoever takes the connection over keeps; an extension of each
+/// request.
+#[derive(Clone, Debug)]
+pub struct Place {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
 /// How the listener is set up.
 #[derive(Clone, Debug)]
 pub struct ListenerSettings {
     /// What runners must present; without it everyone is let in.
     pub admin_token: Option<SecretString>,
+    /// What runners may call it by when there is no token.
+    pub allowed_hosts: AllowedHosts,
     /// How long a runner may take to read what it is sent.
     pub write_timeout: Duration,
+    /// What one client may ask; without it, anything.
+    pub rate_limit: Option<RateLimit>,
+    /// Open connections, runners' and clients' sockets among them.
+    pub connections: usize,
+    /// From the first byte of a request to the end of its head.
+    pub head_timeout: Duration,
+    /// From the end of a response to the head of the next request.
+    pub idle_timeout: Duration,
 }
 
 /// The HTTP server of a gateway.
@@ -52,6 +76,8 @@ pub struct Listener {
     settings: ListenerSettings,
     routes: Routes,
     connections: AtomicU64,
+    rates: Option<Arc<Rates>>,
+    places: Arc<Semaphore>,
     /// HTTP connections and runners' sockets.
     tasks: TaskTracker,
     /// No new requests.
@@ -62,7 +88,15 @@ pub struct Listener {
 
 impl Default for ListenerSettings {
     fn default() -> Self {
-        ListenerSettings { admin_token: None, write_timeout: Duration::from_secs(30) }
+        ListenerSettings {
+            admin_token: None,
+            allowed_hosts: AllowedHosts::Any,
+            write_timeout: Duration::from_secs(30),
+            rate_limit: Some(RateLimit::default()),
+            connections: 100_000,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(2),
+        }
     }
 }
 
@@ -72,6 +106,8 @@ impl Listener {
     pub fn new(gateway: GatewayHandle, settings: ListenerSettings, routes: Routes) -> Arc<Self> {
         Arc::new(Listener {
             gateway,
+            rates: settings.rate_limit.map(|limit| Rates::new(limit, Instant::now())),
+            places: Arc::new(Semaphore::new(settings.connections.min(Semaphore::MAX_PERMITS))),
             settings,
             routes,
             connections: AtomicU64::new(0),
@@ -103,6 +139,12 @@ impl Listener {
 
     fn next_connection(&self) -> ConnectionId {
         ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit) -> Self {
+        Place { _permit: Arc::new(permit) }
     }
 }
 

@@ -31,6 +31,7 @@ use hyper_util::service::TowerToHyperService;
 use secrecy::SecretString;
 
 use super::GatewayHandle;
+use super::callers::AllowedHosts;
 use super::refusal::Refusal;
 
 /// What the API answers with.
@@ -44,6 +45,8 @@ pub struct PublicApi {
 pub struct ApiSettings {
     /// What callers must present as a bearer token; without it everyone is let in.
     pub admin_token: Option<SecretString>,
+    /// What callers may call it by when there is no token.
+    pub allowed_hosts: AllowedHosts,
     /// Where clients reach this gateway, for example `http://127.0.0.1:6420`; without it, what a caller called it.
     pub public_url: Option<String>,
 }

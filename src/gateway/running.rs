@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use super::GatewayHandle;
+use super::callers::AllowedHosts;
 use super::core::{Boot, Core, Limits, Settings, Thresholds};
 use super::driver::{self, Driver, Order};
 use super::handle::Namespaces;
@@ -36,8 +37,10 @@ pub struct GatewayOptions {
     pub limits: Limits,
     /// How long clients are kept waiting.
     pub patience: Patience,
-    /// How long a runner may take to read what it is sent.
-    pub write_timeout: Duration,
+    /// What the listener takes; its token and names are those of these options.
+    pub listener: ListenerSettings,
+    /// What callers of the API and runners may call it by when there is no token.
+    pub allowed_hosts: AllowedHosts,
 }
 
 /// Why a gateway did not start, or did not go on. The text says what to look at.
@@ -85,7 +88,8 @@ impl GatewayOptions {
             thresholds: Thresholds::default(),
             limits: Limits::default(),
             patience: Patience::default(),
-            write_timeout: ListenerSettings::default().write_timeout,
+            listener: ListenerSettings::default(),
+            allowed_hosts: AllowedHosts::Any,
         }
     }
 }
@@ -142,9 +146,14 @@ impl RunningGateway {
         // From here on the namespaces can be looked up. Should the store fail already, `failed` says so.
         let _ = handle.settle().await;
 
-        let api = ApiSettings { admin_token: options.admin_token.clone(), public_url: None };
+        let allowed_hosts = if options.admin_token.is_some() { AllowedHosts::Any } else { options.allowed_hosts };
+        let api = ApiSettings {
+            admin_token: options.admin_token.clone(),
+            allowed_hosts: allowed_hosts.clone(),
+            public_url: None,
+        };
         let ingress = Ingress::new(handle.clone(), PublicApi::new(handle.clone(), api), options.patience);
-        let settings = ListenerSettings { admin_token: options.admin_token, write_timeout: options.write_timeout };
+        let settings = ListenerSettings { admin_token: options.admin_token, allowed_hosts, ..options.listener };
         let listener = Listener::new(handle.clone(), settings, ingress.routes());
         let accepting = tokio::spawn(Arc::clone(&listener).serve(socket));
         Ok(RunningGateway { handle, local_addr, ingress, listener, accepting, driver, committer })

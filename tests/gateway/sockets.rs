@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greenroom::gateway::core::Thresholds;
+use greenroom::gateway::listener::ListenerSettings;
 use greenroom::gateway::{
     CreateActor, GatewayError, GatewayFailure, GatewayOptions, OpenStream, RunningGateway, StreamEvents, StreamHead,
     StreamLink, StreamUp, TunnelEvent, stream_events,
@@ -338,7 +339,8 @@ async fn a_caller_that_stops_waiting_gives_its_stream_up() {
 
 #[tokio::test]
 async fn a_runner_that_does_not_read_loses_its_connection() {
-    let gateway = start(GatewayOptions { write_timeout: Duration::from_millis(200), ..options() }).await;
+    let listener = ListenerSettings { write_timeout: Duration::from_millis(200), ..ListenerSettings::default() };
+    let gateway = start(GatewayOptions { listener, ..options() }).await;
     let (mut runner, _) = RawRunner::connect(&gateway, "pool", "k", Version::V7).await;
     let (actor_id, _) = running_actor(&gateway, &mut runner, "pool").await;
     let head = StreamHead::WebSocket { path: "/".into(), headers: Vec::new() };

@@ -147,6 +147,29 @@ fn the_admin_address_can_be_off() {
 }
 
 #[test]
+fn a_limit_that_is_given_counts_on_loopback_too() {
+    let gateway = |flags: &[(Id, &str)]| GatewaySettings::new(&values(&[Command::Gateway], flags, &[]));
+    let per_minute = |count| Some(Rate { count, per: Duration::from_secs(60) });
+    let settings = gateway(&[]).unwrap();
+    assert_eq!((settings.rate_limit, settings.rate_limit_on_loopback), (per_minute(10_000), false));
+    let settings = gateway(&[(Id::RateLimit, "5/1m")]).unwrap();
+    assert_eq!((settings.rate_limit, settings.rate_limit_on_loopback), (per_minute(5), true));
+    assert_eq!(gateway(&[(Id::RateLimit, "off")]).unwrap().rate_limit, None);
+    let mistakes = gateway(&[(Id::RateLimit, "fast")]).unwrap_err().to_string();
+    assert!(mistakes.contains("--rate-limit=\"fast\": expected a number of requests in a time"), "{mistakes}");
+}
+
+#[test]
+fn allowed_hosts_are_names_without_anything_else() {
+    let gateway = |hosts: &str| GatewaySettings::new(&values(&[Command::Gateway], &[(Id::AllowedHosts, hosts)], &[]));
+    assert_eq!(gateway("A.test, b.test").unwrap().allowed_hosts, ["a.test", "b.test"]);
+    assert_eq!(gateway("*").unwrap().allowed_hosts, ["*"]);
+    for wrong in ["", "a,,b", "http://a.test", "a@b", "a b"] {
+        assert!(gateway(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
 fn a_gateway_beyond_loopback_wants_a_token_or_insistence() {
     let dir = tempfile::tempdir().unwrap();
     let token = file(dir.path(), "token", "secret", 0o600);

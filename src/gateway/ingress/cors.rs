@@ -9,7 +9,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 
 /// Adds what lets a page read the response. An actor that says itself who may read it is left alone.
-pub(super) fn allow(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
+pub(in crate::gateway) fn allow(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     if headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }

@@ -30,7 +30,7 @@ use tracing::debug;
 
 use super::target::{ActorTarget, Target, subprotocols};
 use super::{Ingress, headers, response};
-use crate::gateway::listener::ResponseBody;
+use crate::gateway::listener::{Place, ResponseBody};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::{Id, StreamHead};
 
@@ -79,10 +79,13 @@ impl Ingress {
         if let Some(protocol) = answered_protocol(request.headers()) {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
         }
+        // The socket takes over the place of its connection.
+        let place = request.extensions().get::<Place>().cloned();
         let upgrade = hyper::upgrade::on(&mut request);
         let headers = headers::to_actor(request.headers(), ray);
         let ingress = Arc::clone(self);
         self.tasks.spawn(async move {
+            let _place = place;
             let upgraded = match upgrade.await {
                 Ok(upgraded) => TokioIo::new(upgraded),
                 Err(error) => return debug!(%ray, %error, "client left during the upgrade"),

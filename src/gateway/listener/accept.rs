@@ -4,7 +4,11 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full};
+use hyper::StatusCode;
+use hyper::header::{HeaderValue, ORIGIN, RETRY_AFTER};
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -13,11 +17,15 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
 
-use super::{Listener, PeerAddr, ResponseBody, upgrade};
+use super::patient::{Answer, Answering, Patient};
+use super::rates::TooMany;
+use super::{Listener, PeerAddr, Place, ResponseBody, upgrade};
 use crate::gateway::Id;
-use crate::gateway::refusal::RIVET_RAY;
+use crate::gateway::ingress::cors;
+use crate::gateway::refusal::{RIVET_RAY, Refusal};
 
 pub(super) async fn run(listener: &Arc<Listener>, socket: TcpListener) {
     loop {
@@ -27,7 +35,11 @@ pub(super) async fn run(listener: &Arc<Listener>, socket: TcpListener) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = serve(Arc::clone(listener), stream, PeerAddr(peer));
+                let Ok(place) = Arc::clone(&listener.places).try_acquire_owned() else {
+                    refuse(&stream);
+                    continue;
+                };
+                let connection = serve(Arc::clone(listener), stream, PeerAddr(peer), place);
                 listener.tasks.spawn(listener.ended.clone().run_until_cancelled_owned(connection));
             }
             Err(error) => {
@@ -39,14 +51,18 @@ pub(super) async fn run(listener: &Arc<Listener>, socket: TcpListener) {
     }
 }
 
-async fn serve(listener: Arc<Listener>, stream: TcpStream, peer: PeerAddr) {
+async fn serve(listener: Arc<Listener>, stream: TcpStream, peer: PeerAddr, place: OwnedSemaphorePermit) {
     if let Err(error) = set_options(&stream) {
         debug!(%error, "socket option not set");
     }
-    let service = service_fn(|request| route(&listener, request, peer));
+    let answering = Answering::default();
+    let place = Place::new(place);
+    let stream = Patient::new(stream, listener.settings.head_timeout, &answering);
+    let service = service_fn(|request| route(&listener, request, peer, &answering, &place));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(listener.settings.idle_timeout)
+        .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
@@ -66,14 +82,61 @@ async fn route(
     listener: &Arc<Listener>,
     mut request: Request<Incoming>,
     peer: PeerAddr,
+    answering: &Answering,
+    place: &Place,
 ) -> Result<Response<ResponseBody>, Infallible> {
+    let mut answer = answering.begin();
+    if let Some(rates) = &listener.rates {
+        match rates.admit(peer.0.ip(), Instant::now()) {
+            Ok(in_flight) => answer.counts(in_flight),
+            Err(too_many) => return Ok(limited(too_many, request.headers().get(ORIGIN).cloned())),
+        }
+    }
     if upgrade::is_for_runners(&request) {
-        let mut response = upgrade::accept(listener, request);
+        let mut response = upgrade::accept(listener, request, place);
         response.headers_mut().insert(RIVET_RAY, Id::from_random(rand::random()).into());
-        return Ok(response);
+        return Ok(finish(response, answer));
     }
     request.extensions_mut().insert(peer);
-    Ok((listener.routes)(request).await)
+    request.extensions_mut().insert(place.clone());
+    Ok(finish((listener.routes)(request).await, answer))
+}
+
+fn finish(response: Response<ResponseBody>, answer: Answer) -> Response<ResponseBody> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        answer.for_ever();
+        return response;
+    }
+    response.map(|body| answer.with(body))
+}
+
+/// Tells a client that it asks too much.
+fn limited(too_many: TooMany, origin: Option<HeaderValue>) -> Response<ResponseBody> {
+    let (text, wait) = match too_many {
+        TooMany::Requests(wait) => ("Too many requests from this address.", wait.as_secs() + 1),
+        TooMany::InFlight => ("Too many requests from this address are waiting for their answer.", 1),
+    };
+    let mut response = Refusal::new("guard", "rate_limit", text).into_guard_response();
+    response.headers_mut().insert(RETRY_AFTER, wait.into());
+    response.headers_mut().insert(RIVET_RAY, Id::from_random(rand::random()).into());
+    cors::allow(response.headers_mut(), origin);
+    response.map(|body| Full::new(body).map_err(|never| match never {}).boxed())
+}
+
+/// Tells a client that there are too many connections, in the one packet that a new connection is sure to take.
+fn refuse(stream: &TcpStream) {
+    let refusal = Refusal::new("guard", "service_unavailable", "The gateway has as many connections as it may have.");
+    let body = refusal.into_guard_response().into_body();
+    let mut answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-rivet-error: \
+         guard.service_unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    answer.extend_from_slice(&body);
+    // Who does not get it sees a closed connection.
+    let _ = stream.try_write(&answer);
+    debug!("a connection too many was closed");
 }
 
 fn set_options(stream: &TcpStream) -> io::Result<()> {
@@ -91,8 +154,8 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
 
 /// After a failed accept.
 const PAUSE: Duration = Duration::from_millis(50);
-/// From the first byte of a request's head, or the end of the response before, to the end of the head.
-const HEADER_TIMEOUT: Duration = Duration::from_mins(2);
+/// Headers of a request; more are refused with 431.
+const HEADERS_MAX: usize = 100;
 /// Without a sign of life for this long a peer is looked for, and given up after as long again; what was sent has to be
 /// taken within it.
 const SILENCE: Duration = Duration::from_mins(1);

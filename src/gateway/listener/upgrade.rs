@@ -22,13 +22,13 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
-use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::debug;
 
-use super::{Listener, ResponseBody};
+use super::patient::Patient;
+use super::{Listener, Place, ResponseBody};
 use crate::gateway::connection::{self, Inlet};
 use crate::gateway::core::Hello;
 
@@ -39,7 +39,11 @@ pub(super) fn is_for_runners(request: &Request<Incoming>) -> bool {
 }
 
 /// Answers the request; an upgrade goes on as a task of the listener.
-pub(super) fn accept(listener: &Arc<Listener>, mut request: Request<Incoming>) -> Response<ResponseBody> {
+pub(super) fn accept(
+    listener: &Arc<Listener>,
+    mut request: Request<Incoming>,
+    place: &Place,
+) -> Response<ResponseBody> {
     let headers = request.headers();
     let Some(key) = websocket_key(headers) else {
         return text(StatusCode::OK, "Runners connect here, with a WebSocket.\n");
@@ -50,7 +54,9 @@ pub(super) fn accept(listener: &Arc<Listener>, mut request: Request<Incoming>) -
         return response;
     }
     let features = features(headers);
-    let admitted = check_token(listener, headers).and_then(|()| {
+    // Programs that are runners send no Origin; a page that does is none of this machine's.
+    let allowed = listener.settings.allowed_hosts.check(&request).map_err(|_| FORBIDDEN);
+    let admitted = allowed.and_then(|()| check_token(listener, headers)).and_then(|()| {
         let (namespace, key, version) = read_query(request.uri().query().unwrap_or_default())?;
         Ok(Hello { namespace, key, version, features })
     });
@@ -68,22 +74,22 @@ pub(super) fn accept(listener: &Arc<Listener>, mut request: Request<Incoming>) -
         answer.insert(FEATURES, granted);
     }
     let upgrade = hyper::upgrade::on(&mut request);
-    let task = serve(Arc::clone(listener), upgrade, admitted);
+    let task = serve(Arc::clone(listener), upgrade, admitted, place.clone());
     listener.tasks.spawn(listener.ended.clone().run_until_cancelled_owned(task));
     response
 }
 
-async fn serve(listener: Arc<Listener>, upgrade: OnUpgrade, admitted: Result<Hello, &'static str>) {
+async fn serve(listener: Arc<Listener>, upgrade: OnUpgrade, admitted: Result<Hello, &'static str>, _place: Place) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%error, "runner left during the upgrade"),
     };
     let config = WebSocketConfig::default().max_frame_size(Some(FRAME_MAX)).max_message_size(Some(FRAME_MAX));
     // The plain socket, without the layers that HTTP needed.
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
+    match upgraded.downcast::<TokioIo<Patient>>() {
         Ok(parts) => {
             let read = parts.read_buf.to_vec();
-            let stream = parts.io.into_inner();
+            let stream = parts.io.into_inner().into_inner();
             let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
             serve_socket(&listener, socket, admitted).await;
         }
@@ -122,7 +128,7 @@ fn check_token(listener: &Listener, headers: &HeaderMap) -> Result<(), &'static 
         return Err("guard.missing_header");
     };
     // Compared in constant time, so that the time taken tells nothing of how much was right.
-    if bool::from(given.as_bytes().ct_eq(expected.expose_secret().as_bytes())) { Ok(()) } else { Err("api.forbidden") }
+    if bool::from(given.as_bytes().ct_eq(expected.expose_secret().as_bytes())) { Ok(()) } else { Err(FORBIDDEN) }
 }
 
 /// Namespace, runner key and protocol version.
@@ -194,6 +200,7 @@ const TARGET_RUNNER: &str = "rivet_target.runner";
 const TOKEN: &str = "rivet_token.";
 /// What both ends understand beyond the protocol.
 const FEATURES: HeaderName = HeaderName::from_static(FEATURES_HEADER);
+const FORBIDDEN: &str = "api.forbidden";
 const INVALID_URL: &str = "ws.invalid_url";
 
 #[cfg(test)]

@@ -10,10 +10,13 @@ use subtle::ConstantTimeEq;
 use super::Api;
 use crate::gateway::refusal::Refusal;
 
-/// Lets in who presents the admin token, and everyone where there is none.
+/// Lets in who presents the admin token; where there is none, who calls the gateway by an allowed name.
 pub(super) async fn require_token(State(api): State<Api>, request: Request, next: Next) -> Response {
     let Some(token) = &api.settings.admin_token else {
-        return next.run(request).await;
+        return match api.settings.allowed_hosts.check(&request) {
+            Ok(()) => next.run(request).await,
+            Err(why) => Refusal::forbidden(why).into_response(),
+        };
     };
     match bearer(request.headers()) {
         None => Refusal::forbidden("Token not provided").into_response(),
