@@ -3,6 +3,7 @@
 mod commands;
 mod drain;
 mod events;
+mod hibernation;
 mod kv;
 mod lifecycle;
 mod link;
