@@ -30,7 +30,7 @@ use futures_util::future::BoxFuture;
 use greenroom_protocol::StreamId;
 
 pub use actor::{ActorHandle, StreamTask, WAITING_MAX, supervise};
-pub use body::{Body, BodyError, BodySender};
+pub use body::{Body, BodyError, BodySender, Grants, Pieces};
 pub use call::{Call, CallSender};
 pub use context::{ActorContext, Gone};
 pub use doors::{Doors, TokenIssuer};

@@ -37,6 +37,8 @@ pub enum StreamReply {
         /// Nothing follows.
         finish: bool,
     },
+    /// The actor has taken as much of the request's body as one grant of credit is for.
+    Grant,
     /// There is no response, or not the rest of it.
     Abort,
     /// The actor takes the socket.

@@ -1,5 +1,7 @@
 //! The embedded gateway: its decisions by hand, and its sockets with a client that speaks raw protocol.
 
+#[path = "gateway/bodies.rs"]
+mod bodies;
 #[cfg(feature = "gateway")]
 #[path = "gateway/clients.rs"]
 mod clients;

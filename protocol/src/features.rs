@@ -15,11 +15,13 @@ pub struct Features {
     pub stream: bool,
     /// Repeated header values travel joined by a newline.
     pub repeated_headers: bool,
+    /// Bodies in chunks travel only as far as there is credit for them, see [`crate::credit`]. Needs `stream`.
+    pub credit: bool,
 }
 
 impl Features {
     /// Everything this version knows.
-    pub const ALL: Features = Features { stream: true, repeated_headers: true };
+    pub const ALL: Features = Features { stream: true, repeated_headers: true, credit: true };
 
     /// Reads a header's value; names that are not known are left out.
     #[must_use]
@@ -29,9 +31,12 @@ impl Features {
             match name {
                 STREAM => features.stream = true,
                 REPEATED_HEADERS => features.repeated_headers = true,
+                CREDIT => features.credit = true,
                 _ => {}
             }
         }
+        // Credit is for chunks.
+        features.credit &= features.stream;
         features
     }
 
@@ -44,7 +49,7 @@ impl Features {
 
 impl fmt::Display for Features {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [(self.stream, STREAM), (self.repeated_headers, REPEATED_HEADERS)];
+        let names = [(self.stream, STREAM), (self.repeated_headers, REPEATED_HEADERS), (self.credit, CREDIT)];
         for (place, (_, name)) in names.into_iter().filter(|(has, _)| *has).enumerate() {
             write!(f, "{}{name}", if place == 0 { "" } else { ", " })?;
         }
@@ -54,6 +59,7 @@ impl fmt::Display for Features {
 
 const STREAM: &str = "stream";
 const REPEATED_HEADERS: &str = "repeated-headers";
+const CREDIT: &str = "credit";
 
 #[cfg(test)]
 mod tests {
@@ -64,8 +70,9 @@ mod tests {
         for features in [Features::default(), Features::ALL, Features { stream: true, ..Features::default() }] {
             assert_eq!(Features::parse(&features.to_string()), features);
         }
-        assert_eq!(Features::parse("something-new,repeated-headers , stream"), Features::ALL);
-        assert_eq!(Features::ALL.to_string(), "stream, repeated-headers");
+        assert_eq!(Features::parse("something-new,repeated-headers , credit,stream"), Features::ALL);
+        assert_eq!(Features::ALL.to_string(), "stream, repeated-headers, credit");
+        assert!(Features::parse("credit").are_none(), "credit is for chunks");
         assert!(Features::parse("").are_none());
     }
 }

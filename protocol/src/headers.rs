@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn repeats_travel_by_newline_between_our_own_ends() {
-        let ours = Features { stream: true, repeated_headers: true };
+        let ours = Features { repeated_headers: true, ..Features::default() };
         let repeated = headers(&[("set-cookie", "a=1"), ("x", "1"), ("set-cookie", "b=2")]);
         let joined = join(repeated, ours);
         assert_eq!(joined, headers(&[("set-cookie", "a=1\nb=2"), ("x", "1")]));

@@ -6,7 +6,8 @@
 //! in memory, so what outlives the handling of a message should be copied out of it.
 //!
 //! Beside the messages this crate holds what both ends must do alike: wrapping message indexes ([`serial`]),
-//! resending what was not acknowledged ([`delivery`]), headers that repeat ([`headers`]), limits ([`limits`]) and close reasons ([`close`]).
+//! resending what was not acknowledged ([`delivery`]), headers that repeat ([`headers`]), the credit that bodies
+//! travel on ([`credit`]), limits ([`limits`]) and close reasons ([`close`]).
 //! It knows no sockets, no clock and no runtime.
 
 mod bare;
@@ -18,6 +19,7 @@ mod tunnel;
 mod version;
 
 pub mod close;
+pub mod credit;
 pub mod delivery;
 pub mod features;
 pub mod headers;

@@ -113,6 +113,7 @@ impl Core {
             Input::Open { stream, actor_id, head } => self.open(stream, actor_id, head, now),
             Input::Client { stream, up } => self.client(stream, up, now),
             Input::ClientGone { stream } => self.client_gone(stream, now),
+            Input::ClientTook { stream } => self.client_took(stream),
             Input::Call { call, request } => self.call(call, request, now),
             Input::Loaded { load, found } => self.loaded(load, found, now),
             Input::Shutdown => self.shut_down(),

@@ -43,14 +43,16 @@ pub(super) enum Order {
     Shutdown { done: oneshot::Sender<()> },
 }
 
-/// What must reach the driver at once, from those that cannot wait. There is at most one per commit, question and
-/// stream.
+/// What must reach the driver at once, from those that cannot wait. There is at most one per commit and question, and a
+/// few per stream.
 #[derive(Debug)]
 pub(super) enum Aside {
     /// A commit is durable, or failed.
     Committed { seq: u64, result: Result<(), StoreError> },
     /// The store answered.
     Loaded { load: LoadId, result: Result<Found, StoreError> },
+    /// A client has taken as much of a response as one grant of credit is for; at most a window's worth per stream.
+    ClientTook { stream: StreamRef },
     /// A client is gone.
     ClientGone { stream: StreamRef },
 }
@@ -224,6 +226,7 @@ impl Driver {
                 }
             }
             Aside::Loaded { load, result } => self.core.handle(Input::Loaded { load, found: result? }, now),
+            Aside::ClientTook { stream } => self.core.handle(Input::ClientTook { stream }, now),
             Aside::ClientGone { stream } => self.client_gone(stream, now),
         }
         Ok(())
@@ -297,6 +300,11 @@ impl Driver {
                 }
             }
             Effect::Deliver { stream, event } => self.deliver(stream, event),
+            Effect::Granted { stream } => {
+                if let Some(client) = self.clients.get(&stream) {
+                    client.grant();
+                }
+            }
             Effect::Answer { call, answer, after: _ } => {
                 if let Some(reply) = self.calls.remove(&call) {
                     let _ = reply.send(answer);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,6 +58,7 @@ pub struct Wanted {
     pub head: StreamHead,
     events: StreamEventSender,
     ups: mpsc::UnboundedReceiver<StreamUp>,
+    took: Arc<AtomicUsize>,
     reply: oneshot::Sender<Result<(), GatewayError>>,
 }
 
@@ -65,6 +67,7 @@ pub struct Opened {
     pub head: StreamHead,
     pub events: StreamEventSender,
     ups: mpsc::UnboundedReceiver<StreamUp>,
+    took: Arc<AtomicUsize>,
 }
 
 /// A driver and its handle.
@@ -93,7 +96,7 @@ async fn sort(
     mut asides: mpsc::UnboundedReceiver<Aside>,
     asked: mpsc::UnboundedSender<Asked>,
 ) {
-    let mut streams: HashMap<StreamRef, mpsc::UnboundedSender<StreamUp>> = HashMap::new();
+    let mut streams: HashMap<StreamRef, (mpsc::UnboundedSender<StreamUp>, Arc<AtomicUsize>)> = HashMap::new();
     loop {
         let order = tokio::select! {
             order = orders.recv() => match order {
@@ -102,18 +105,23 @@ async fn sort(
             },
             Some(aside) = asides.recv() => match aside {
                 Aside::ClientGone { stream } => Order::ClientGone { stream },
+                Aside::ClientTook { stream } => {
+                    let _ = streams.get(&stream).map(|(_, took)| took.fetch_add(1, Ordering::Relaxed));
+                    continue;
+                }
                 other => panic!("not for a fake: {other:?}"),
             },
         };
         let question = match order {
             Order::Open { stream, open, reply } => {
                 let (sender, ups) = mpsc::unbounded_channel();
-                streams.insert(stream, sender);
-                Asked::Open(Wanted { actor_id: open.actor_id, head: open.head, events: open.events, ups, reply })
+                let took = Arc::new(AtomicUsize::new(0));
+                streams.insert(stream, (sender, Arc::clone(&took)));
+                Asked::Open(Wanted { actor_id: open.actor_id, head: open.head, events: open.events, ups, took, reply })
             }
             Order::Client { stream, up, .. } => {
                 // The test may have dropped its end.
-                let _ = streams.get(&stream).map(|stream| stream.send(up));
+                let _ = streams.get(&stream).map(|(stream, _)| stream.send(up));
                 continue;
             }
             Order::ClientGone { stream } => {
@@ -214,7 +222,7 @@ impl Wanted {
     pub fn open(self) -> Opened {
         // A client may have left meanwhile.
         let _ = self.reply.send(Ok(()));
-        Opened { head: self.head, events: self.events, ups: self.ups }
+        Opened { head: self.head, events: self.events, ups: self.ups, took: self.took }
     }
 }
 
@@ -234,6 +242,11 @@ impl Opened {
     /// Waits until the client is gone.
     pub async fn dropped(&mut self) {
         while soon(self.ups.recv()).await.is_some() {}
+    }
+
+    /// How many grants of credit the client's reading was worth so far.
+    pub fn took(&self) -> usize {
+        self.took.load(Ordering::Relaxed)
     }
 
     /// What the client says next.

@@ -36,9 +36,15 @@ pub struct OpenStream {
 /// The client's side of an open stream; dropped, it tells the actor that the client is gone.
 #[derive(Debug)]
 pub struct StreamLink {
+    uplink: Uplink,
+    asides: mpsc::UnboundedSender<Aside>,
+}
+
+/// What a client sends goes this way; dropped, it says nothing.
+#[derive(Clone, Debug)]
+pub struct Uplink {
     stream: StreamRef,
     orders: mpsc::Sender<Order>,
-    asides: mpsc::UnboundedSender<Aside>,
     memory: LargeMessages,
 }
 
@@ -116,12 +122,14 @@ impl GatewayHandle {
         let (reply, opened) = oneshot::channel();
         // The link exists before the stream does: a caller that stops waiting gives the stream up.
         let link = StreamLink {
-            stream: StreamRef(self.next_stream.fetch_add(1, Ordering::Relaxed)),
-            orders: self.orders.clone(),
+            uplink: Uplink {
+                stream: StreamRef(self.next_stream.fetch_add(1, Ordering::Relaxed)),
+                orders: self.orders.clone(),
+                memory: self.memory.clone(),
+            },
             asides: self.asides.clone(),
-            memory: self.memory.clone(),
         };
-        let order = Order::Open { stream: link.stream, open: stream, reply };
+        let order = Order::Open { stream: link.uplink.stream, open: stream, reply };
         self.orders.send(order).await.map_err(|_| stopped())?;
         opened.await.map_err(|_| stopped())??;
         Ok(link)
@@ -255,7 +263,7 @@ impl GatewayHandle {
     }
 }
 
-impl StreamLink {
+impl Uplink {
     /// Sends on the stream, waiting while the driver is busy.
     ///
     /// # Errors
@@ -272,12 +280,34 @@ impl StreamLink {
     }
 }
 
+impl StreamLink {
+    /// Sends on the stream, waiting while the driver is busy.
+    ///
+    /// # Errors
+    /// As [`Uplink::send`].
+    pub async fn send(&self, up: StreamUp) -> Result<(), GatewayError> {
+        self.uplink.send(up).await
+    }
+
+    /// The way for what the client sends, for a task of its own.
+    #[must_use]
+    pub fn uplink(&self) -> Uplink {
+        self.uplink.clone()
+    }
+
+    /// The client has taken as much of the response as one grant of credit is for.
+    pub(super) fn took(&self) {
+        // A driver that is gone sends nothing more.
+        let _ = self.asides.send(Aside::ClientTook { stream: self.uplink.stream });
+    }
+}
+
 impl Drop for StreamLink {
     fn drop(&mut self) {
         // Behind what was sent before, when there is room; otherwise past it, rather than not at all.
-        if self.orders.try_send(Order::ClientGone { stream: self.stream }).is_err() {
+        if self.uplink.orders.try_send(Order::ClientGone { stream: self.uplink.stream }).is_err() {
             // A driver that is gone has no stream left to end.
-            let _ = self.asides.send(Aside::ClientGone { stream: self.stream });
+            let _ = self.asides.send(Aside::ClientGone { stream: self.uplink.stream });
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::TunnelEvent;
+use crate::credit::Credit;
 
 /// The driver's end.
 #[derive(Clone, Debug)]
@@ -34,13 +35,20 @@ struct Backlog {
     bytes: AtomicUsize,
     max: usize,
     overflowed: CancellationToken,
+    /// What the client's request travels on.
+    upload: Credit,
 }
 
 /// A channel that holds at most `max` bytes, and one event whatever its size.
 #[must_use]
 pub fn stream_events(max: usize) -> (StreamEventSender, StreamEvents) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let backlog = Arc::new(Backlog { bytes: AtomicUsize::new(0), max, overflowed: CancellationToken::new() });
+    let backlog = Arc::new(Backlog {
+        bytes: AtomicUsize::new(0),
+        max,
+        overflowed: CancellationToken::new(),
+        upload: Credit::new(),
+    });
     (StreamEventSender { events: sender, backlog: Arc::clone(&backlog) }, StreamEvents { events: receiver, backlog })
 }
 
@@ -59,6 +67,11 @@ impl StreamEventSender {
             return Err(TrySendError::Full(event));
         }
         self.events.send(event).map_err(|closed| TrySendError::Closed(closed.0))
+    }
+
+    /// The actor has taken as much of the request as one grant is for.
+    pub fn grant(&self) {
+        self.backlog.upload.grant();
     }
 
     /// Whether the client has gone.
@@ -92,6 +105,12 @@ impl StreamEvents {
     /// Resolves when the client has lagged behind too far. A writer that is stuck with this client needs to know.
     pub fn overflow(&self) -> WaitForCancellationFutureOwned {
         self.backlog.overflowed.clone().cancelled_owned()
+    }
+
+    /// What the client's request travels on, towards a runner that gives credit.
+    #[must_use]
+    pub fn upload(&self) -> Credit {
+        self.backlog.upload.clone()
     }
 
     /// Whether nothing waits right now.

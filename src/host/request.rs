@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use greenroom_protocol::credit::{GRANT, WINDOW};
 use greenroom_protocol::{Headers, StreamId};
 
 use crate::actor::ActorKey;
+use crate::credit::Credit;
 use crate::host::{Body, Call, CallSender, Gone, StreamKey, StreamReply};
 
 /// A client's request, as it was sent.
@@ -61,20 +63,37 @@ struct Stream {
     key: StreamKey,
     calls: CallSender,
     open: bool,
+    /// What the response travels on, to a gateway that gives credit.
+    credit: Option<Credit>,
 }
 
 impl Responder {
     /// The responder of one stream of one actor life.
     #[must_use]
     pub fn new(actor: ActorKey, key: StreamKey, calls: CallSender) -> Self {
-        Responder { stream: Stream { actor, key, calls, open: true } }
+        Responder { stream: Stream { actor, key, calls, open: true, credit: None } }
+    }
+
+    /// The same, with a response that travels as far as there is credit for it.
+    #[must_use]
+    pub fn on_credit(mut self, credit: Credit) -> Self {
+        self.stream.credit = Some(credit);
+        self
     }
 
     /// Answers with a whole body.
     ///
     /// # Errors
     /// [`Gone`] when the runner has stopped.
-    pub async fn respond(mut self, status: u16, headers: Headers, body: Bytes) -> Result<(), Gone> {
+    pub async fn respond(mut self, status: u16, mut headers: Headers, body: Bytes) -> Result<(), Gone> {
+        if self.stream.credit.is_some() && body.len() > WINDOW {
+            // More than the gateway should have to keep for a client that reads slowly.
+            headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-length"));
+            headers.push(("content-length".into(), body.len().to_string().into()));
+            let mut writer = self.start(status, headers).await?;
+            writer.chunk(body).await?;
+            return writer.finish().await;
+        }
         self.stream.open = false;
         self.stream.send(StreamReply::Response { status, headers, body, more: false }).await
     }
@@ -92,8 +111,15 @@ impl Responder {
     /// # Errors
     /// [`Gone`] when the runner has stopped.
     pub async fn start_with(self, status: u16, headers: Headers, first: Bytes) -> Result<ResponseWriter, Gone> {
-        self.stream.send(StreamReply::Response { status, headers, body: first, more: true }).await?;
-        Ok(ResponseWriter { stream: self.stream })
+        let head = |body| StreamReply::Response { status, headers, body, more: true };
+        if self.stream.credit.is_none() {
+            self.stream.send(head(first)).await?;
+            return Ok(ResponseWriter { stream: self.stream });
+        }
+        self.stream.send(head(Bytes::new())).await?;
+        let mut writer = ResponseWriter { stream: self.stream };
+        writer.chunk(first).await?;
+        Ok(writer)
     }
 
     /// The actor life that was asked.
@@ -115,12 +141,20 @@ impl ResponseWriter {
         &self.stream.actor
     }
 
-    /// Sends a piece of the body; waits when the way to the gateway is full.
+    /// Sends a piece of the body; waits while the client reads too slowly, and when the way to the gateway is full.
     ///
     /// # Errors
     /// [`Gone`] when the runner has stopped.
-    pub async fn chunk(&mut self, body: Bytes) -> Result<(), Gone> {
-        self.stream.send(StreamReply::Chunk { body, finish: false }).await
+    pub async fn chunk(&mut self, mut body: Bytes) -> Result<(), Gone> {
+        let Some(credit) = self.stream.credit.clone() else {
+            return self.stream.send(StreamReply::Chunk { body, finish: false }).await;
+        };
+        while !body.is_empty() {
+            let piece = body.split_to(body.len().min(GRANT));
+            credit.spend(piece.len()).await;
+            self.stream.send(StreamReply::Chunk { body: piece, finish: false }).await?;
+        }
+        Ok(())
     }
 
     /// Ends the body.

@@ -247,6 +247,7 @@ impl Driver {
                     | StreamReply::Close { .. } => self.streams.finish(stream),
                     StreamReply::Response { more: true, .. }
                     | StreamReply::Chunk { finish: false, .. }
+                    | StreamReply::Grant
                     | StreamReply::Open { .. }
                     | StreamReply::Message { .. }
                     | StreamReply::MessageAck { .. } => {}

@@ -9,7 +9,8 @@ use greenroom_protocol::{ToServer, ToServerTunnel};
 use tracing::{debug, error, info, warn};
 
 use crate::actor::{ActorKey, Outcome};
-use crate::host::{Body, Frame, Request, Responder, StartActor, WebSocket, WebSocketRequest, supervise};
+use crate::credit::Credit;
+use crate::host::{Body, Frame, Grants, Request, Responder, StartActor, WebSocket, WebSocketRequest, supervise};
 use crate::runner::driver::{Driver, Hosted, SocketState};
 use crate::runner::streams::Feed;
 use crate::session::{Effect, Exit, Input, StartCommand};
@@ -45,13 +46,18 @@ impl Driver {
                     hosted.handle.kill();
                 }
             }
-            Effect::Request { actor, stream, method, path, headers, body, more } => {
-                let (body, feed) = request_body(body, more);
+            Effect::Request { actor, stream, method, path, headers, body, more, credit } => {
+                let grants = (more && credit).then(|| Grants::new(actor.clone(), stream, self.calls.clone()));
+                let (body, feed) = request_body(body, more, grants);
                 let request = Request { stream: stream.id, method, path, headers, body };
-                let responder = Responder::new(actor.clone(), stream, self.calls.clone());
+                let credit = credit.then(Credit::new);
+                let mut responder = Responder::new(actor.clone(), stream, self.calls.clone());
+                if let Some(credit) = &credit {
+                    responder = responder.on_credit(credit.clone());
+                }
                 let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.request(request, responder)) {
-                    self.streams.add(stream, task, feed);
+                    self.streams.add(stream, task, feed, credit);
                 }
             }
             Effect::RequestChunk { stream, body, finish } => {
@@ -59,19 +65,20 @@ impl Driver {
                     self.streams.cancel(stream);
                 }
             }
+            Effect::Granted { stream } => self.streams.granted(stream),
             Effect::WebSocket { actor, stream, path, headers, index } => {
                 let request = WebSocketRequest { stream: stream.id, path, headers, index };
                 let (feed, socket) = WebSocket::new(actor.clone(), stream, self.calls.clone());
                 let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.websocket(request, socket)) {
-                    self.streams.add(stream, task, Feed::Frames(feed));
+                    self.streams.add(stream, task, Feed::Frames(feed), None);
                 }
             }
             Effect::WebSocketRestored { actor, stream } => {
                 let (feed, socket) = WebSocket::restored(actor.clone(), stream, self.calls.clone());
                 let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.restored(socket)) {
-                    self.streams.add(stream, task, Feed::Frames(feed));
+                    self.streams.add(stream, task, Feed::Frames(feed), None);
                 }
             }
             Effect::WebSocketMessage { stream, data, binary, index } => {
@@ -175,18 +182,15 @@ impl Driver {
     }
 }
 
-fn request_body(body: Option<Bytes>, more: bool) -> (Body, Feed) {
+fn request_body(body: Option<Bytes>, more: bool, grants: Option<Grants>) -> (Body, Feed) {
     let first = body.unwrap_or_default();
     if !more {
         return (Body::Whole(first), Feed::Nothing);
     }
-    let (sender, body) = Body::pieces(BODY_PIECES);
+    let (sender, body) = Body::upload(grants);
     if !first.is_empty() {
         // The channel is new, so there is room.
         let _ = sender.try_send(Ok(first));
     }
     (body, Feed::Body(sender))
 }
-
-/// Pieces of a request's body that may wait for the actor; beyond this the request is cancelled.
-const BODY_PIECES: usize = 1024;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::credit::Credit;
 use crate::host::{BodyError, BodySender, Frame, StreamKey, StreamTask, WebSocketFeed};
 
 /// Open streams. Only the driver holds it.
@@ -17,6 +18,8 @@ pub(super) struct Streams {
 struct Open {
     task: StreamTask,
     feed: Feed,
+    /// What the response travels on.
+    credit: Option<Credit>,
 }
 
 /// What an open stream takes from its client.
@@ -40,8 +43,15 @@ impl Streams {
         self.open.len() >= OPEN_MAX
     }
 
-    pub(super) fn add(&mut self, key: StreamKey, task: StreamTask, feed: Feed) {
-        self.open.insert(key, Open { task, feed });
+    pub(super) fn add(&mut self, key: StreamKey, task: StreamTask, feed: Feed, credit: Option<Credit>) {
+        self.open.insert(key, Open { task, feed, credit });
+    }
+
+    /// The client has taken some of the response.
+    pub(super) fn granted(&mut self, key: StreamKey) {
+        if let Some(credit) = self.open.get(&key).and_then(|open| open.credit.as_ref()) {
+            credit.grant();
+        }
     }
 
     /// The stream has its last answer.
@@ -63,9 +73,10 @@ impl Streams {
     /// Hands on a piece of a request's body.
     pub(super) fn body(&mut self, key: StreamKey, piece: Bytes, finish: bool) -> Result<(), Behind> {
         let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
-        if let Feed::Body(body) = &open.feed
-            && !piece.is_empty()
-        {
+        let Feed::Body(body) = &open.feed else { return Ok(()) };
+        // The end is told by an empty piece.
+        let pieces = [(!piece.is_empty()).then_some(piece), finish.then(Bytes::new)];
+        for piece in pieces.into_iter().flatten() {
             match body.try_send(Ok(piece)) {
                 // An actor that does not read its request's body is free to do so.
                 Ok(()) | Err(TrySendError::Closed(_)) => {}

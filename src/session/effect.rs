@@ -55,6 +55,13 @@ pub enum Effect {
         body: Option<Bytes>,
         /// More of the body follows.
         more: bool,
+        /// Bodies travel as far as there is credit for them, in both directions.
+        credit: bool,
+    },
+    /// The client has taken as much of a response as one grant of credit is for.
+    Granted {
+        /// The stream.
+        stream: StreamKey,
     },
     /// More of a request body.
     RequestChunk {

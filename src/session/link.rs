@@ -232,6 +232,7 @@ impl Session {
     }
 
     fn interrupted(&mut self, disconnect: Disconnect, next: Next, now: Instant) {
+        let was_open = matches!(self.link.state, State::Open { .. });
         if let State::Open { since } = self.link.state {
             if now.duration_since(since) >= STABLE {
                 self.link.backoff.reset();
@@ -249,6 +250,9 @@ impl Session {
             Disconnect::Broken(text) => text,
         };
         self.wait_to_redial(text, next, now);
+        if was_open {
+            self.break_bodies_off();
+        }
     }
 
     /// Dials again, or gives up waiting for the gateway, when it is time.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use greenroom_protocol::credit::Window;
 use greenroom_protocol::limits::PAYLOAD_MAX;
 use greenroom_protocol::{MessageId, StreamId, ToClientTunnel, ToServer, ToServerTunnel, close, headers, serial};
 
@@ -38,6 +39,10 @@ pub(super) struct Stream {
     pub(super) opening: u64,
     pub(super) next_out: u16,
     pub(super) kind: Kind,
+    /// Bodies travel as far as there is credit for them.
+    credit: bool,
+    /// While more of the request's body is to come on credit: what may come.
+    upload: Option<Window>,
 }
 
 #[derive(Debug)]
@@ -77,7 +82,7 @@ impl Tunnel {
         let opening = self.openings;
         self.openings += 1;
         self.by_actor.insert((actor.clone(), id));
-        self.streams.insert(id, Stream { actor, opening, next_out: 0, kind });
+        self.streams.insert(id, Stream { actor, opening, next_out: 0, kind, credit: false, upload: None });
         StreamKey { id, opening }
     }
 
@@ -116,14 +121,20 @@ impl Session {
                 };
                 let kind = Kind::Request { head: &*method == "HEAD" };
                 let stream = self.open_stream(id.stream, actor.clone(), kind);
-                let headers = headers::split(headers, self.link.features);
-                self.effects.push_back(Effect::Request { actor, stream, method, path, headers, body, more });
-            }
-            ToClientTunnel::RequestChunk { body, finish } => {
-                if let Some(stream) = self.tunnel.request(id.stream) {
-                    self.effects.push_back(Effect::RequestChunk { stream, body, finish });
+                let features = self.link.features;
+                let credit = features.credit;
+                if let Some(open) = self.tunnel.streams.get_mut(&id.stream) {
+                    open.credit = credit;
+                    open.upload = (credit && more).then(Window::default);
+                }
+                let first = body.as_ref().map_or(0, Bytes::len);
+                let headers = headers::split(headers, features);
+                self.effects.push_back(Effect::Request { actor, stream, method, path, headers, body, more, credit });
+                if more && first > 0 {
+                    self.count_upload(id.stream, first, false);
                 }
             }
+            ToClientTunnel::RequestChunk { body, finish } => self.request_chunk(id.stream, body, finish),
             ToClientTunnel::RequestAbort => {
                 if self.tunnel.request(id.stream).is_some() {
                     self.cancel(id.stream);
@@ -146,7 +157,7 @@ impl Session {
 
     pub(super) fn reply(&mut self, stream: StreamKey, reply: StreamReply) {
         let id = stream.id;
-        let Some(stream) = self.tunnel.streams.get(&id).filter(|open| open.opening == stream.opening) else {
+        let Some(stream) = self.tunnel.streams.get_mut(&id).filter(|open| open.opening == stream.opening) else {
             // Late, from an abandoned try or from a life that is over: the stream belongs to nobody or to somebody else.
             return;
         };
@@ -156,6 +167,11 @@ impl Session {
             }
             (StreamReply::Chunk { body, finish }, Kind::Streaming | Kind::Collecting(_)) => {
                 self.response_chunk(id, body, finish);
+            }
+            (StreamReply::Grant, Kind::Request { .. } | Kind::Streaming) => {
+                if stream.upload.as_mut().is_some_and(Window::grant) {
+                    self.continue_stream(id, ToServerTunnel::ResponseChunk { body: Bytes::new(), finish: false });
+                }
             }
             (StreamReply::Abort, Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_)) => {
                 self.finish_stream(id, ToServerTunnel::ResponseAbort);
@@ -182,6 +198,7 @@ impl Session {
             (
                 StreamReply::Response { .. }
                 | StreamReply::Chunk { .. }
+                | StreamReply::Grant
                 | StreamReply::Abort
                 | StreamReply::Open { .. }
                 | StreamReply::Message { .. }
@@ -197,6 +214,17 @@ impl Session {
     pub(super) fn close_streams_of(&mut self, actor: &ActorKey) {
         for id in self.tunnel.of_actor(actor) {
             self.close_websocket(id, 1000, "actor.stopped");
+            self.abort_request(id);
+        }
+    }
+
+    /// The connection broke: bodies on their way in either direction are broken off, since nobody knows which of their
+    /// pieces and grants were lost with it.
+    pub(super) fn break_bodies_off(&mut self) {
+        let broken =
+            |stream: &Stream| stream.upload.is_some() || (stream.credit && matches!(stream.kind, Kind::Streaming));
+        let ids = self.tunnel.streams.iter().filter(|(_, stream)| broken(stream)).map(|(id, _)| *id);
+        for id in ids.collect::<Vec<_>>() {
             self.abort_request(id);
         }
     }
@@ -223,6 +251,29 @@ impl Session {
         self.cancel(id);
         self.socket_opened(id);
         self.tunnel.add(id, actor, kind)
+    }
+
+    fn request_chunk(&mut self, id: StreamId, body: Bytes, finish: bool) {
+        let Some(stream) = self.tunnel.request(id) else { return };
+        if body.is_empty() && !finish && self.tunnel.streams.get(&id).is_some_and(|open| open.credit) {
+            return self.effects.push_back(Effect::Granted { stream });
+        }
+        if self.count_upload(id, body.len(), finish) {
+            self.effects.push_back(Effect::RequestChunk { stream, body, finish });
+        }
+    }
+
+    /// Counts a piece of a request's body. A gateway that ignores its credit loses the stream.
+    fn count_upload(&mut self, id: StreamId, bytes: usize, finish: bool) -> bool {
+        let Some(open) = self.tunnel.streams.get_mut(&id) else { return false };
+        let fits = open.upload.as_mut().is_none_or(|window| window.came(bytes, finish).is_ok());
+        if finish {
+            open.upload = None;
+        }
+        if !fits {
+            self.abort_request(id);
+        }
+        fits
     }
 
     pub(super) fn cancel(&mut self, id: StreamId) {

@@ -112,10 +112,10 @@ async fn a_socket_speaks_both_ways_and_its_end_is_told() {
 async fn what_two_greenrooms_understand_is_granted_and_used() {
     let gateway = gateway().await;
     let query = "protocol_version=7&namespace=default&runner_key=k";
-    let offer = [("x-greenroom-features", "stream, repeated-headers, something-new")];
+    let offer = [("x-greenroom-features", "stream, repeated-headers, credit, something-new")];
     let (mut runner, headers) = RawRunner::dial(&gateway, query, "rivet", &offer).await;
     let header = |name: &str| headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
-    assert_eq!(header("x-greenroom-features"), Some("stream, repeated-headers"));
+    assert_eq!(header("x-greenroom-features"), Some("stream, repeated-headers, credit"));
     assert_eq!(header("sec-websocket-protocol"), Some("rivet"));
     runner.send(ToServer::Init(init("pool"))).await;
     let ToClient::Init { .. } = runner.next().await else { panic!("no init") };

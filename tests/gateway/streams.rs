@@ -313,7 +313,7 @@ fn a_runner_gets_only_what_it_understands() {
     };
     assert_eq!(*joined, [("accept".into(), "a, b".into()), ("cookie".into(), "c=1; d=2".into())]);
 
-    let features = Features { stream: true, repeated_headers: true };
+    let features = Features::ALL;
     world.say(&plain, ToServer::Stopping);
     let able = world.connect_as("able", init(10), features, Version::V7);
     let life = world.running(&able, CrashPolicy::Sleep);

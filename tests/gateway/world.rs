@@ -26,6 +26,8 @@ pub struct World {
     pub opened: Vec<StreamRef>,
     pub refused: BTreeMap<StreamRef, GatewayError>,
     pub delivered: BTreeMap<StreamRef, Vec<TunnelEvent>>,
+    /// Grants of credit that clients' requests were given.
+    pub granted: BTreeMap<StreamRef, usize>,
     pub answers: BTreeMap<CallId, Result<Answer, GatewayError>>,
     /// The disk takes its time: what was committed since is not durable.
     pub slow_disk: bool,
@@ -69,6 +71,7 @@ impl World {
             opened: Vec::new(),
             refused: BTreeMap::new(),
             delivered: BTreeMap::new(),
+            granted: BTreeMap::new(),
             answers: BTreeMap::new(),
             slow_disk: false,
             held: Vec::new(),
@@ -176,6 +179,7 @@ impl World {
                 assert!(!events.last().is_some_and(TunnelEvent::is_last), "{event:?} after the last event");
                 events.push(event);
             }
+            Effect::Granted { stream } => *self.granted.entry(stream).or_default() += 1,
             Effect::Answer { call, answer, after } => {
                 assert!(after <= self.durable, "answered before it was durable");
                 assert_eq!(self.answers.insert(call, answer), None);

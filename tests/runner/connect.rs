@@ -24,7 +24,7 @@ async fn a_runner_introduces_itself_with_all_it_was_told() {
     assert_eq!(wire.uri, "/runners/connect?protocol_version=7&namespace=a%20b%2Fc&runner_key=key%26%3D");
     let header = |name: &str| wire.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
     assert_eq!(header("sec-websocket-protocol").as_deref(), Some("rivet, rivet_token.secret"));
-    assert_eq!(header("x-greenroom-features").as_deref(), Some("stream, repeated-headers"));
+    assert_eq!(header("x-greenroom-features").as_deref(), Some("stream, repeated-headers, credit"));
     assert!(header("user-agent").unwrap().starts_with("greenroom/"));
 
     let mut status = runner.watch_status();

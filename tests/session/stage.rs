@@ -26,7 +26,7 @@ pub const LOST_AFTER: Duration = Duration::from_secs(15);
 /// How long a storage request may take on the stage.
 pub const KV_TIMEOUT: Duration = Duration::from_secs(30);
 /// What our own gateway grants.
-pub const OURS: Features = Features { stream: true, repeated_headers: true };
+pub const OURS: Features = Features::ALL;
 
 impl Stage {
     /// A session that has not dialled.

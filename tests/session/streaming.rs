@@ -1,6 +1,7 @@
 //! Responses on their way out: whole, in chunks, too large.
 
 use bytes::Bytes;
+use greenroom::protocol::credit::{GRANT, WINDOW};
 use greenroom::protocol::limits::PAYLOAD_MAX;
 use greenroom::protocol::{ToClientTunnel, ToServerTunnel};
 use greenroom::session::{Effect, Features};
@@ -180,6 +181,81 @@ fn a_socket_message_above_the_limit_closes_the_socket_and_nothing_else() {
     assert!(matches!(effects[0], Effect::WebSocketClosed { stream, code: Some(1009), .. } if stream == large));
     assert!(matches!(tunnelled(&effects)[..], [(_, 1, ToServerTunnel::WebSocketClose { code: Some(1009), .. })]));
     assert_eq!(tunnelled(&stage.reply(other, message(Bytes::new()))).len(), 1);
+}
+
+#[test]
+fn what_a_client_takes_is_told_to_the_actor() {
+    let (mut stage, opened) = asked_by(OURS);
+    let grant = || ToClientTunnel::RequestChunk { body: Bytes::new(), finish: false };
+    assert_eq!(stage.tunnel(opened.id, 1, grant()), [Effect::Granted { stream: opened }]);
+    stage.reply(opened, head(200, &[]));
+    assert_eq!(stage.tunnel(opened.id, 2, grant()), [Effect::Granted { stream: opened }]);
+    stage.reply(opened, chunk(b"", true));
+    assert_eq!(stage.tunnel(opened.id, 3, grant()), []);
+    // Without credit it is a piece like any other.
+    let (mut stage, opened) = asked_by(Features { stream: true, ..Features::default() });
+    assert!(matches!(stage.tunnel(opened.id, 1, grant())[..], [Effect::RequestChunk { .. }]));
+}
+
+#[test]
+fn what_an_actor_takes_of_a_request_is_granted_to_the_gateway_and_no_more() {
+    let (mut stage, opened) = uploading();
+    assert_eq!(stage.reply(opened, StreamReply::Grant), [], "nothing came yet");
+    stage.tunnel(opened.id, 1, upload(GRANT, false));
+    assert_eq!(tunnelled(&stage.reply(opened, StreamReply::Grant)), [(opened.id, 0, sent_chunk(b"", false))]);
+    assert_eq!(stage.reply(opened, StreamReply::Grant), []);
+    stage.tunnel(opened.id, 2, upload(GRANT, true));
+    assert_eq!(stage.reply(opened, StreamReply::Grant), [], "nothing follows");
+}
+
+#[test]
+fn a_gateway_that_ignores_its_credit_loses_the_stream() {
+    let (mut stage, opened) = uploading();
+    for index in 0..WINDOW / GRANT {
+        assert_eq!(stage.tunnel(opened.id, u16::try_from(index).unwrap() + 1, upload(GRANT, false)).len(), 1);
+    }
+    let effects = stage.tunnel(opened.id, 9, upload(1, false));
+    assert_eq!(effects[0], Effect::Cancel { stream: opened });
+    assert!(matches!(tunnelled(&effects)[..], [(_, _, ToServerTunnel::ResponseAbort)]));
+}
+
+#[test]
+fn bodies_on_their_way_break_off_with_the_connection_and_everything_else_goes_on() {
+    let (mut stage, upload) = uploading();
+    let download = stage.request(stream(2), "a").expect("admitted");
+    let unanswered = stage.request(stream(3), "a").expect("admitted");
+    stage.reply(download, head(200, &[]));
+    let effects = stage.cut();
+    for stream in [upload, download] {
+        assert!(effects.contains(&Effect::Cancel { stream }), "{effects:?}");
+    }
+    assert!(!effects.contains(&Effect::Cancel { stream: unanswered }));
+    // What begins while the gateway is away cannot have lost anything.
+    stage.reply(unanswered, head(200, &[]));
+    stage.reply(unanswered, chunk(b"all", true));
+    let sent: Vec<_> = tunnelled(&stage.reconnect()).into_iter().map(|(id, _, message)| (id, message)).collect();
+    assert_eq!(sent.len(), 4);
+    assert_eq!(sent[..2], [(upload.id, ToServerTunnel::ResponseAbort), (download.id, ToServerTunnel::ResponseAbort)]);
+    assert_eq!(sent[3], (unanswered.id, sent_chunk(b"all", true)));
+}
+
+/// A request whose body follows.
+fn uploading() -> (Stage, StreamKey) {
+    let mut stage = Stage::with_actor();
+    let start = ToClientTunnel::RequestStart {
+        actor_id: "a".into(),
+        method: "POST".into(),
+        path: "/".into(),
+        headers: vec![],
+        body: None,
+        stream: true,
+    };
+    let opened = opened(&stage.tunnel(stream(1), 0, start)).expect("admitted");
+    (stage, opened)
+}
+
+fn upload(bytes: usize, finish: bool) -> ToClientTunnel {
+    ToClientTunnel::RequestChunk { body: Bytes::from(vec![7; bytes]), finish }
 }
 
 fn asked_by(features: Features) -> (Stage, StreamKey) {

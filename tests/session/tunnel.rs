@@ -19,7 +19,8 @@ fn a_request_reaches_its_actor_and_the_answer_the_gateway() {
         stream: false,
     };
     let effects = stage.tunnel(stream(1), 0, start);
-    let [Effect::Request { actor, stream: opened, method, path, headers, body, more }] = &effects[..] else {
+    let [Effect::Request { actor, stream: opened, method, path, headers, body, more, credit: true }] = &effects[..]
+    else {
         panic!("{effects:?}")
     };
     assert_eq!((actor, opened.id, &**method, &**path, *more), (&key("a", 0), stream(1), "POST", "/x?y=1", false));
@@ -300,8 +301,8 @@ fn what_is_kept_while_the_gateway_is_away_is_bounded_and_every_stream_still_ends
     let socket = stage.websocket(stream(1), 0, "a").expect("admitted");
     let streaming = stage.request(stream(2), "a").expect("admitted");
     let unanswered = stage.request(stream(3), "a").expect("admitted");
-    stage.reply(streaming, head(200));
     stage.cut();
+    stage.reply(streaming, head(200));
     let data = Bytes::from(vec![0; 1024 * 1024]);
     let mut kept = 0;
     while stage.reply(socket, StreamReply::Message { data: data.clone(), binary: true }).is_empty() {

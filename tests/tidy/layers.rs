@@ -21,6 +21,7 @@ const MODULES: &[Module] = &[
     module("backoff", LEAF, &[]),
     module("clock", LEAF, &[]),
     module("config", LEAF, &[]),
+    module("credit", LEAF, &[]),
     module("kv", LEAF, &[]),
     module("shutdown", LEAF, &[]),
     module("store", LEAF, &[]),

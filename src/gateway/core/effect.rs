@@ -78,6 +78,11 @@ pub enum Effect {
         /// What.
         event: TunnelEvent,
     },
+    /// A runner's actor has taken as much of a client's request as one grant of credit is for.
+    Granted {
+        /// The client's stream.
+        stream: StreamRef,
+    },
     /// Answer a call.
     Answer {
         /// The call.
@@ -131,7 +136,8 @@ impl Effect {
             | Effect::Kv { .. }
             | Effect::Opened { .. }
             | Effect::Refused { .. }
-            | Effect::Deliver { .. } => 0,
+            | Effect::Deliver { .. }
+            | Effect::Granted { .. } => 0,
         }
     }
 
@@ -147,7 +153,8 @@ impl Effect {
             | Effect::Kv { .. }
             | Effect::Opened { .. }
             | Effect::Refused { .. }
-            | Effect::Deliver { .. } => {}
+            | Effect::Deliver { .. }
+            | Effect::Granted { .. } => {}
         }
     }
 }

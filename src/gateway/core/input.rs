@@ -52,6 +52,11 @@ pub enum Input {
         /// What.
         up: StreamUp,
     },
+    /// A client has taken as much of a response as one grant of credit is for.
+    ClientTook {
+        /// Its stream.
+        stream: StreamRef,
+    },
     /// A client is gone, or took its answers too slowly.
     ClientGone {
         /// Its stream.

@@ -150,10 +150,15 @@ impl Core {
         let pool = PoolId { namespace_id, pool: Arc::from(&*init.name) };
         let metadata = json_object(init.metadata.as_deref().unwrap_or_default());
         let known = self.runners.by_key.get(&(pool.clone(), key.clone())).cloned();
+        let evicted = known.as_ref().and_then(|id| self.runners.by_id.get_mut(id)?.link.take());
+        if let Some(id) = &known
+            && evicted.is_some()
+        {
+            self.break_bodies_off(id);
+        }
         if let Some(id) = known
             && let Some(runner) = self.runners.by_id.get_mut(&id)
         {
-            let evicted = runner.link.take();
             if !runner.is_draining() {
                 runner.link = Some(connection);
                 runner.lost_at = None;
@@ -249,6 +254,7 @@ impl Core {
             self.timers.set(Timer::Runner(runner_id.clone()), deadline);
         }
         self.forget_connection(runner_id);
+        self.break_bodies_off(runner_id);
         if gone {
             info!(%runner_id, "drained runner left");
             self.retire_runner(runner_id, now);

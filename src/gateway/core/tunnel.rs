@@ -1,9 +1,12 @@
 //! Open streams between clients and actors.
 
+mod bodies;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use greenroom_protocol::credit::Window;
 use greenroom_protocol::limits::{MESSAGE_MAX, PAYLOAD_MAX};
 use greenroom_protocol::{MessageId, StreamId, ToClient, ToClientTunnel, ToServerTunnel, headers, serial};
 use tracing::debug;
@@ -25,6 +28,10 @@ struct Stream {
     actor_id: Arc<str>,
     runner_id: Arc<str>,
     kind: Kind,
+    /// Bodies travel as far as there is credit for them.
+    credit: bool,
+    /// While more of the response is to come on credit: what may come.
+    download: Option<Window>,
     /// The index of the next message to the runner.
     next_index: u16,
     /// Messages that wait for the runner to come back.
@@ -78,7 +85,7 @@ impl Core {
             return self.out.push(Effect::Refused { stream, error });
         }
         let (kind, message) = match head {
-            StreamHead::Request { more: true, .. } if !peer.features.stream => {
+            StreamHead::Request { more: true, .. } if !peer.features.credit => {
                 return self.out.push(Effect::Refused { stream, error: GatewayError::WholeBodyNeeded });
             }
             StreamHead::Request { method, path, headers, body, more } => {
@@ -94,12 +101,14 @@ impl Core {
             }
         };
         actor.streams.insert(stream);
-        let greeted_by = peer.greeted_by;
+        let (greeted_by, credit) = (peer.greeted_by, peer.features.credit);
         let id = self.message_id(stream, 0);
         let entry = Stream {
             actor_id: actor_id.clone(),
             runner_id,
             kind,
+            credit,
+            download: None,
             next_index: serial::next(0),
             backlog: VecDeque::new(),
             backlog_bytes: 0,
@@ -175,6 +184,10 @@ impl Core {
             debug!(%runner_id, "answer on a stream that the runner does not hold");
             return;
         }
+        let took = matches!(&message, ToServerTunnel::ResponseChunk { body, finish: false } if body.is_empty());
+        if took && entry.credit {
+            return self.runner_took(stream);
+        }
         let event = match (message, &mut entry.kind) {
             (ToServerTunnel::ResponseStart { status, headers, body, stream: more }, Kind::Request { answered, .. })
                 if !*answered =>
@@ -221,6 +234,9 @@ impl Core {
             };
             self.deliver(stream, failed);
             return self.end(stream, over);
+        }
+        if !entry.has_credit_for(&event) {
+            return self.overrun(stream);
         }
         if event == (TunnelEvent::Open { can_hibernate: true })
             && let Some(entry) = self.remove_stream(stream)

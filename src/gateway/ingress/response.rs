@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use greenroom_protocol::Headers;
+use greenroom_protocol::credit::Taken;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
@@ -44,12 +45,12 @@ pub(super) fn response(head: Head, method: &Method) -> Result<Response<ResponseB
     // then holds it to, and for the body that a HEAD request would have had.
     let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     let length = match (&head.rest, *method == Method::HEAD) {
-        (Some(_), false) if !bodiless => length,
+        (Some(_), _) if !bodiless => length,
         (None, true) if !bodiless && head.body.is_empty() => length,
         (_, _) => None,
     };
     let body = match head.rest {
-        Some((events, link)) => Pieces { first: head.body, events, _link: link, done: false }.boxed(),
+        Some((events, link)) => Pieces { first: head.body, events, link, taken: Taken::default(), done: false }.boxed(),
         None => whole(head.body),
     };
     let mut response = Response::new(body);
@@ -72,8 +73,19 @@ pub(super) fn whole(bytes: Bytes) -> ResponseBody {
 struct Pieces {
     first: Bytes,
     events: StreamEvents,
-    _link: StreamLink,
+    link: StreamLink,
+    taken: Taken,
     done: bool,
+}
+
+impl Pieces {
+    /// The client takes a piece, so that the actor may send more.
+    fn hand_on(&mut self, piece: Bytes) -> Frame<Bytes> {
+        for _ in 0..self.taken.took(piece.len()) {
+            self.link.took();
+        }
+        Frame::data(piece)
+    }
 }
 
 /// The rest of the body did not come.
@@ -87,14 +99,15 @@ impl Body for Pieces {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if !self.first.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
+            let first = std::mem::take(&mut self.first);
+            return Poll::Ready(Some(Ok(self.hand_on(first))));
         }
         while !self.done {
             match ready!(self.events.poll_recv(context)) {
                 Some(TunnelEvent::Chunk { body, finish }) => {
                     self.done = finish;
                     if !body.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(body))));
+                        return Poll::Ready(Some(Ok(self.hand_on(body))));
                     }
                 }
                 Some(TunnelEvent::Failed(error)) => {

@@ -65,7 +65,7 @@ impl Response {
         match body {
             Body::Whole(bytes) => Response::bytes(bytes),
             Body::Pieces(mut pieces) => Response::stream(|mut writer| async move {
-                while let Some(piece) = pieces.recv().await {
+                while let Some(piece) = pieces.next().await {
                     writer.chunk(piece?).await?;
                 }
                 Ok(writer.finish().await?)

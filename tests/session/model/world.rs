@@ -458,7 +458,9 @@ impl World {
                 Effect::Request { actor, stream, .. } => self.opened(&actor, stream, false),
                 Effect::WebSocket { actor, stream, .. } => self.opened(&actor, stream, true),
                 Effect::WebSocketRestored { stream, .. } => panic!("{stream} restored, which no life here asks for"),
-                Effect::RequestChunk { stream, .. } | Effect::WebSocketMessage { stream, .. } => {
+                Effect::RequestChunk { stream, .. }
+                | Effect::Granted { stream }
+                | Effect::WebSocketMessage { stream, .. } => {
                     assert_eq!(self.streams[&stream.id.request[0]].key, stream, "a piece for an abandoned opening");
                 }
                 Effect::WebSocketClosed { stream, .. } | Effect::Cancel { stream } => {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use greenroom_protocol::credit::GRANT;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request};
 use serde_json::json;
@@ -82,6 +83,30 @@ async fn pieces_of_a_response_reach_the_client_as_they_come() {
     let frame = soon(response.body_mut().frame()).await.expect("a frame").expect("a piece");
     assert_eq!(frame.into_data().expect("data"), "end");
     assert!(soon(response.body_mut().frame()).await.is_none());
+}
+
+#[tokio::test]
+async fn what_the_client_takes_of_a_response_is_granted_to_the_actor() {
+    let (address, mut driver, _) = start().await;
+    let (mut sender, connection) = connect(address).await;
+    tokio::spawn(connection);
+    let request = Request::get(path("/")).header("host", "test").body(Full::<Bytes>::default()).expect("request");
+    let client = tokio::spawn(async move { sender.send_request(request).await });
+    let stream = driver.open().await;
+    let piece = Bytes::from(vec![7; GRANT]);
+    let body = Some(piece.clone());
+    stream.send(TunnelEvent::Response { status: 200, headers: Vec::new(), body, more: true });
+    stream.send(TunnelEvent::Chunk { body: piece, finish: false });
+    let response = soon(client).await.expect("client").expect("a response");
+    let body = tokio::spawn(response.into_body().collect());
+    soon(async {
+        while stream.took() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    stream.send(TunnelEvent::Chunk { body: Bytes::new(), finish: true });
+    assert_eq!(soon(body).await.expect("client").expect("a body").to_bytes().len(), 2 * GRANT);
 }
 
 #[tokio::test]
