@@ -29,10 +29,12 @@ mod driver;
 mod effects;
 mod handle;
 mod journal;
+mod observer;
 mod streams;
 
 pub use builder::{Builder, StartFailure};
-pub use handle::{ActorInfo, RunnerHandle, Status};
+pub use handle::{ActorInfo, Identity, RunnerHandle, Status};
+pub use observer::{ActorLife, Census, LifeState, LifeWish};
 
 pub use crate::session::{Exit, LinkStatus};
 

@@ -135,6 +135,12 @@ impl Session {
         self.actors.live()
     }
 
+    /// How many events the gateway has not acknowledged.
+    #[must_use]
+    pub fn unacknowledged_events(&self) -> usize {
+        self.actors.iter().map(|life| life.events.len()).sum()
+    }
+
     fn received(&mut self, message: ToClient, now: Instant) {
         if !self.link.takes(&message) {
             return;

@@ -7,6 +7,7 @@ mod escape;
 pub mod fields;
 mod json;
 mod layer;
+pub mod metrics;
 mod record;
 mod text;
 

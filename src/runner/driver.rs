@@ -14,8 +14,9 @@ use crate::actor::ActorKey;
 use crate::host::{ActorHandle, ActorHost, Call, CallSender, KvError, StartActor};
 use crate::runner::handle::Command;
 use crate::runner::journal::Journal;
+use crate::runner::observer::{LifeWish, Observer};
 use crate::runner::streams::Streams;
-use crate::runner::{ActorInfo, RunnerHandle, Status};
+use crate::runner::{ActorInfo, Identity, RunnerHandle, Status};
 use crate::session::{DialFailure, Disconnect, Exit, Input, LinkStatus, Session, Settings};
 use crate::socket::{Closed, Connection, DialError, Received, Target, dial};
 use crate::stream::StreamReply;
@@ -31,6 +32,7 @@ pub(super) struct Driver {
     pub(super) socket: SocketState,
     pub(super) calls: CallSender,
     pub(super) journal: Option<Journal>,
+    pub(super) observer: Observer,
     pub(super) status: watch::Sender<Status>,
     pub(super) exit: Option<Exit>,
     /// Calls taken and not handled yet, because the socket is behind.
@@ -80,6 +82,8 @@ impl Driver {
             draining: false,
         });
         let (exit, exit_out) = watch::channel(None);
+        let identity = Arc::new(Identity::new(&target, &settings));
+        let observer = Observer::new(settings.init.total_slots, hosts.keys().cloned());
         let span = tracing::info_span!("runner", runner_name = %settings.init.name);
         let driver = Driver {
             session: Session::new(settings),
@@ -91,6 +95,7 @@ impl Driver {
             socket: SocketState::None,
             calls: calls.clone(),
             journal,
+            observer,
             status,
             exit: None,
             held_calls: VecDeque::new(),
@@ -104,7 +109,7 @@ impl Driver {
             }
             .instrument(span),
         );
-        RunnerHandle { calls, commands, status: status_out, exit: exit_out }
+        RunnerHandle { calls, commands, status: status_out, exit: exit_out, identity }
     }
 
     async fn run(mut self, mut calls: mpsc::Receiver<Call>, mut commands: mpsc::Receiver<Command>) -> Exit {
@@ -211,6 +216,7 @@ impl Driver {
     fn take_call(&mut self, call: Call, now: Instant) {
         let input = match call {
             Call::Running(key) => {
+                self.observer.running(&key);
                 if let Some(hosted) = self.actors.get_mut(&key) {
                     hosted.running = true;
                     for waiter in hosted.waiting.drain(..) {
@@ -223,23 +229,35 @@ impl Driver {
             Call::Restored { actor, sockets, unknown } => Input::Restored { actor, sockets, unknown },
             Call::Ended(key, outcome) => {
                 self.actors.remove(&key);
+                self.observer.ended(&key, &outcome);
                 if let Some(journal) = &mut self.journal {
                     journal.ended(key.clone(), now);
                 }
                 Input::Ended(key, outcome)
             }
-            Call::Sleep(key) => Input::Sleep(key),
-            Call::Destroy(key) => Input::Destroy(key),
+            Call::Sleep(key) => {
+                self.observer.wished(&key, LifeWish::Sleep);
+                Input::Sleep(key)
+            }
+            Call::Destroy(key) => {
+                self.observer.wished(&key, LifeWish::Destroy);
+                Input::Destroy(key)
+            }
             Call::Stop(key, outcome) => Input::Stop(key, outcome),
             Call::Kill(key) => Input::Kill(key),
-            Call::SetAlarm(key, at) => Input::SetAlarm(key, at),
+            Call::SetAlarm(key, at) => {
+                self.observer.alarm_changed();
+                Input::SetAlarm(key, at)
+            }
             Call::Kv { actor, request, reply } => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
                 self.storage.insert(ticket, reply);
+                self.observer.kv_asked(ticket, &request);
                 Input::Kv { actor, ticket, request }
             }
             Call::Stream { stream, reply, .. } => {
+                self.observer.reply(stream, &reply);
                 match &reply {
                     StreamReply::Response { more: false, .. }
                     | StreamReply::Chunk { finish: true, .. }
@@ -269,6 +287,13 @@ impl Driver {
             }
             Command::Actors { reply } => {
                 let _ = reply.send(self.actors.values().map(|hosted| self.info(hosted)).collect());
+            }
+            Command::Lives { reply } => {
+                let _ = reply.send(self.observer.lives());
+            }
+            Command::Census { reply } => {
+                self.observer.backlog(self.session.unacknowledged_events());
+                let _ = reply.send(self.observer.census());
             }
             Command::WaitStarted { key, reply } => match self.actors.get_mut(&key) {
                 Some(hosted) if !hosted.running => hosted.waiting.push(reply),

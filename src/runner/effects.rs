@@ -12,9 +12,11 @@ use crate::actor::{ActorKey, Outcome};
 use crate::credit::Credit;
 use crate::host::{Body, Frame, Grants, Request, Responder, StartActor, WebSocket, WebSocketRequest, supervise};
 use crate::runner::driver::{Driver, Hosted, SocketState};
+use crate::runner::observer::StreamKind;
 use crate::runner::streams::Feed;
 use crate::session::{Effect, Exit, Input, StartCommand};
 use crate::stream::{StreamKey, StreamReply};
+use crate::telemetry::metrics::Overrun;
 
 impl Driver {
     /// Performs effects until there are none.
@@ -32,21 +34,30 @@ impl Driver {
                     connection.outgoing.close(code, reason);
                 }
             }
-            Effect::Send(message) => self.send(&message),
+            Effect::Send(message) => {
+                if let ToServer::Events(events) = &message {
+                    self.observer.events_sent(events);
+                }
+                self.send(&message);
+            }
             Effect::Start(command) => self.start(command),
             Effect::Stop { key, reason } => {
+                self.observer.stopping(&key, Some(reason));
                 info!(actor_id = %key.id, generation = key.generation, reason = reason.as_str(), "stopping actor");
                 if let Some(hosted) = self.actors.get(&key) {
                     hosted.handle.stop(reason);
                 }
             }
             Effect::Kill { key } => {
+                self.observer.stopping(&key, None);
                 info!(actor_id = %key.id, generation = key.generation, "killing actor");
                 if let Some(hosted) = self.actors.get(&key) {
                     hosted.handle.kill();
                 }
             }
             Effect::Request { actor, stream, method, path, headers, body, more, credit } => {
+                self.observer.opened(&actor, stream, StreamKind::Request);
+                self.observer.body_in(body.as_ref().map_or(0, Bytes::len));
                 let grants = (more && credit).then(|| Grants::new(actor.clone(), stream, self.calls.clone()));
                 let (body, feed) = request_body(body, more, grants);
                 let request = Request { stream: stream.id, method, path, headers, body };
@@ -61,12 +72,16 @@ impl Driver {
                 }
             }
             Effect::RequestChunk { stream, body, finish } => {
+                self.observer.body_in(body.len());
                 if self.streams.body(stream, body, finish).is_err() {
+                    self.observer.overrun(Overrun::RequestBody);
+                    self.observer.given_up(stream);
                     self.streams.cancel(stream);
                 }
             }
             Effect::Granted { stream } => self.streams.granted(stream),
             Effect::WebSocket { actor, stream, path, headers, index } => {
+                self.observer.opened(&actor, stream, StreamKind::WebSocket);
                 let request = WebSocketRequest { stream: stream.id, path, headers, index };
                 let (feed, socket) = WebSocket::new(actor.clone(), stream, self.calls.clone());
                 let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
@@ -75,6 +90,7 @@ impl Driver {
                 }
             }
             Effect::WebSocketRestored { actor, stream } => {
+                self.observer.opened(&actor, stream, StreamKind::WebSocket);
                 let (feed, socket) = WebSocket::restored(actor.clone(), stream, self.calls.clone());
                 let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.restored(socket)) {
@@ -82,29 +98,39 @@ impl Driver {
                 }
             }
             Effect::WebSocketMessage { stream, data, binary, index } => {
+                self.observer.message_in(data.len());
                 if self.streams.frame(stream, Frame::Message { data, binary, index }).is_err() {
                     self.close_slow_socket(stream);
                 }
             }
             Effect::WebSocketClosed { stream, code, reason } => {
+                self.observer.finished(stream);
                 // Nothing follows, so a backlog is no matter.
                 let _ = self.streams.frame(stream, Frame::Closed { code, reason });
             }
-            Effect::Cancel { stream } => self.streams.cancel(stream),
+            Effect::Cancel { stream } => {
+                self.observer.given_up(stream);
+                self.streams.cancel(stream);
+            }
             Effect::KvDone { ticket, result } => {
+                self.observer.kv_answered(ticket, &result);
                 if let Some(reply) = self.storage.remove(&ticket) {
                     // The actor may have stopped waiting.
                     let _ = reply.send(result);
                 }
             }
             Effect::Connected { runner_id, lost_after } => {
+                self.observer.connected();
                 info!(%runner_id, lost_after_ms = lost_after.as_millis(), "connected to the gateway");
                 self.status.send_modify(|status| {
                     status.runner_id = Some(runner_id);
                     status.reason = None;
                 });
             }
-            Effect::Disconnected { reason, retry_in } => self.tell_disconnected(reason, retry_in),
+            Effect::Disconnected { reason, retry_in } => {
+                self.observer.disconnected();
+                self.tell_disconnected(reason, retry_in);
+            }
             Effect::Lost => {
                 error!(
                     actors = self.actors.len(),
@@ -143,6 +169,7 @@ impl Driver {
             let known: Vec<&str> = self.hosts.keys().map(|name| &**name).collect();
             let why = format!("this runner has no actor named `{name}`, only: {} (--actors)", known.join(", "));
             warn!(actor_id = %key.id, %name, "start refused: no such actor here");
+            self.observer.refused(&name, reason.as_str());
             return self.ended_at_once(key, why);
         };
         if let Some(journal) = &mut self.journal {
@@ -150,6 +177,7 @@ impl Driver {
         }
         let start = StartActor { key: key.clone(), name, actor_key, create_ts, input, reason, hibernating };
         let shared = Arc::new(start.clone());
+        self.observer.started(&shared);
         let handle = supervise(host.clone(), start, self.calls.clone());
         self.actors.insert(key, Hosted { handle, start: shared, running: false, waiting: Vec::new() });
     }
@@ -160,6 +188,8 @@ impl Driver {
 
     fn close_slow_socket(&mut self, stream: StreamKey) {
         debug!(%stream, "closing a socket whose actor does not keep up");
+        self.observer.overrun(Overrun::WebSocket);
+        self.observer.given_up(stream);
         self.streams.cancel(stream);
         let reply = StreamReply::Close {
             code: Some(1013),

@@ -6,8 +6,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::actor::{ActorKey, Outcome};
+use crate::config::Endpoint;
 use crate::host::{ActorContext, Call, CallSender, Gone, StartActor};
-use crate::session::{Exit, LinkStatus};
+use crate::runner::{ActorLife, Census};
+use crate::session::{Exit, LinkStatus, Settings};
+use crate::socket::Target;
 
 /// A running runner. Cheap to clone; dropping it does not stop the runner.
 #[derive(Clone, Debug)]
@@ -16,6 +19,7 @@ pub struct RunnerHandle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) status: watch::Receiver<Status>,
     pub(super) exit: watch::Receiver<Option<Exit>>,
+    pub(super) identity: Arc<Identity>,
 }
 
 /// How a runner is doing.
@@ -31,6 +35,25 @@ pub struct Status {
     pub actors: usize,
     /// The runner stops and takes no new actors.
     pub draining: bool,
+}
+
+/// Who a runner is, and whose.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its gateway.
+    pub endpoint: Endpoint,
+    /// The namespace there.
+    pub namespace: String,
+    /// The pool that actors are matched to.
+    pub pool: String,
+    /// Its identity in the pool.
+    pub key: String,
+    /// The version of its actors.
+    pub version: u32,
+    /// Actors at once.
+    pub slots: u32,
+    /// The version of the runner protocol.
+    pub protocol_version: u16,
 }
 
 /// An actor of this runner.
@@ -49,6 +72,8 @@ pub struct ActorInfo {
 pub(super) enum Command {
     Actor { id: Arc<str>, generation: Option<u32>, reply: oneshot::Sender<Option<ActorInfo>> },
     Actors { reply: oneshot::Sender<Vec<ActorInfo>> },
+    Lives { reply: oneshot::Sender<Vec<ActorLife>> },
+    Census { reply: oneshot::Sender<Census> },
     WaitStarted { key: ActorKey, reply: oneshot::Sender<bool> },
     Drain { within: Duration },
     StopNow,
@@ -69,6 +94,26 @@ impl RunnerHandle {
             return Vec::new();
         }
         answer.await.unwrap_or_default()
+    }
+
+    /// Every life that has not ended, and after them the last ones that have; nothing when the runner has stopped.
+    pub async fn lives(&self) -> Option<Vec<ActorLife>> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Lives { reply }).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// How many actors there are, by name; nothing when the runner has stopped.
+    pub async fn census(&self) -> Option<Census> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Census { reply }).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Who this runner is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Waits until this life serves; `false` when it ended first or is not here.
@@ -145,5 +190,19 @@ impl RunnerHandle {
 
     async fn call(&self, call: Call) -> Result<(), Gone> {
         self.calls.send(call).await.map_err(|_| Gone)
+    }
+}
+
+impl Identity {
+    pub(super) fn new(target: &Target, settings: &Settings) -> Self {
+        Identity {
+            endpoint: target.endpoint.clone(),
+            namespace: target.namespace.clone(),
+            pool: settings.init.name.to_string(),
+            key: target.runner_key.clone(),
+            version: settings.init.version,
+            slots: settings.init.total_slots,
+            protocol_version: settings.version as u16,
+        }
     }
 }
