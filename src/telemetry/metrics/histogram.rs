@@ -33,7 +33,7 @@ impl Seconds {
 impl EncodeMetric for Seconds {
     fn encode(&self, mut encoder: MetricEncoder) -> Result<(), fmt::Error> {
         let counts = self.0.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
-        let bounds = BOUNDS.into_iter().chain([f64::MAX]);
+        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let sum = Duration::from_nanos(self.0.nanoseconds.load(Ordering::Relaxed)).as_secs_f64();
         encoder.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
