@@ -4,8 +4,11 @@
 //! and one of the daemons.
 
 mod actors;
+mod ask;
 mod cli;
 mod exit;
+mod manual;
+mod operator;
 mod signals;
 mod version;
 
@@ -59,6 +62,15 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: config:
             say(if json { version::json() } else { version::text() });
             Exit::Clean
         }
+        Invocation::Ask { values, question, json } => operator::run(&values, &question, json),
+        Invocation::Completions(shell) => write(&manual::completions(cli::cli(), shell)),
+        Invocation::Man => match manual::man(cli::cli()) {
+            Ok(page) => write(&page),
+            Err(error) => {
+                complain(error);
+                Exit::Internal
+            }
+        },
         Invocation::NotBuilt(command) => {
             complain(format_args!("`greenroom {command}` is {NOT_BUILT}"));
             Exit::Usage
@@ -131,6 +143,12 @@ fn misconfigured(mistakes: &Mistakes) -> Exit {
     let lines: String = mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect();
     complain(format_args!("{count} mistake{plural} in the configuration{lines}"));
     Exit::Misconfigured
+}
+
+/// Writes to stdout as it is; a reader that has gone away is no error.
+fn write(bytes: &[u8]) -> Exit {
+    let _ = io::stdout().write_all(bytes);
+    Exit::Clean
 }
 
 /// Tells the user on stdout; a reader that has gone away is no error.

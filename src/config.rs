@@ -23,9 +23,13 @@ pub use actors_file::{ActorDefinition, Listen};
 pub use endpoint::Endpoint;
 pub use mistake::{Mistake, Mistakes};
 pub use setting::{Command, Fallback, Id, Kind, Reload, SETTINGS, Setting};
-pub use settings::{DevSettings, GatewaySettings, LogFormat, LogSettings, RunSettings, check};
+pub use settings::{
+    AdminSettings, AskSettings, DevSettings, GatewaySettings, LogFilter, LogFormat, LogSettings, RunSettings, check,
+};
+pub(crate) use show::usage;
 pub use show::{effective, markdown};
 pub use units::Rate;
+pub(crate) use units::duration;
 pub use values::{Environment, Origin, Value, Values};
 
 /// What is said of settings, keys and commands that the contract names and this version lacks.

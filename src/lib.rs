@@ -13,6 +13,8 @@ pub mod sticky;
 pub mod stream;
 
 #[cfg(feature = "daemon")]
+pub mod admin;
+#[cfg(feature = "daemon")]
 pub mod api;
 #[cfg(feature = "daemon")]
 pub mod app;
@@ -22,6 +24,8 @@ pub mod config;
 pub mod credit;
 #[cfg(feature = "daemon")]
 pub mod host;
+#[cfg(feature = "daemon")]
+mod local_socket;
 #[cfg(feature = "daemon")]
 pub mod runner;
 #[cfg(feature = "daemon")]

@@ -5,11 +5,14 @@
 
 mod escape;
 pub mod fields;
+mod filter;
 mod json;
 mod layer;
 pub mod metrics;
+pub mod output;
 mod record;
 mod text;
+mod time;
 
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
@@ -17,7 +20,9 @@ use std::panic::PanicHookInfo;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use filter::{FilterStatus, LogControl, control};
 pub use layer::{Form, LogLayer};
+pub use time::rfc3339;
 
 use crate::config::{LogFormat, LogSettings};
 
@@ -40,7 +45,9 @@ pub fn init(settings: &LogSettings) -> Result<(), AlreadySetUp> {
         LogFormat::Auto => Form::Json,
     };
     let layer = LogLayer::new(form, io::stderr);
-    tracing_subscriber::registry().with(settings.filter.build()).with(layer).try_init().map_err(|_| AlreadySetUp)?;
+    let (filter, control) = LogControl::new(&settings.filter);
+    tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|_| AlreadySetUp)?;
+    control.install();
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }

@@ -3,16 +3,16 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::tokens::Tokens;
 use crate::host::Doors;
+use crate::local_socket;
 
 /// The API while it serves. Dropped, it stops.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Api {
         let tcp = TcpListener::bind(address).await.map_err(tcp_failure)?;
         let local = tcp.local_addr().map_err(tcp_failure)?;
         let path = runtime_dir.join("api.sock");
-        let unix = bind(&path).map_err(|error| ApiFailure::Unix { path: path.clone(), error })?;
+        let unix = local_socket::bind(&path).map_err(|error| ApiFailure::Unix { path: path.clone(), error })?;
         let tokens = Arc::new(Tokens::default());
         let router = super::router(tokens.clone());
         debug!(address = %local, path = %path.display(), "actor API serves");
@@ -84,25 +84,4 @@ async fn told(socket: &str, serving: impl Future<Output = io::Result<()>>) {
     if let Err(error) = serving.await {
         warn!(%error, socket, "actor API stopped");
     }
-}
-
-/// Binds a socket that only this user can reach. One left behind by a process that crashed is replaced.
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(directory) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    }
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => {
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves there"));
-            }
-            fs::remove_file(path)?;
-        }
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }

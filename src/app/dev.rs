@@ -30,8 +30,11 @@ pub(super) async fn run(settings: DevSettings, mut signals: Signals) -> Exit {
     settings.endpoint = Endpoint::of_listener(gateway.local_addr());
     let hosts =
         if settings.actors.is_empty() { Ok(Hosts::in_process(demo::hosts())) } else { actors::hosts(&settings).await };
-    let started = hosts.and_then(|hosts| Ok((run::start(&settings, &hosts)?, hosts)));
-    let (runner, hosts) = match started {
+    let started = match hosts {
+        Ok(hosts) => run::serve(&settings, &hosts).await.map(|(runner, admin)| (runner, admin, hosts)),
+        Err(exit) => Err(exit),
+    };
+    let (runner, _admin, hosts) = match started {
         Ok(started) => started,
         Err(exit) => {
             // The first failure is the one that counts.

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// 0: it did what it was asked, or was stopped.
     Clean,
+    /// 1: no running daemon answers, or it refuses what was asked of it.
+    Unanswered,
     /// 64: the command line is wrong.
     Usage,
     /// 69: the gateway refused us for good; the message says which of eviction, unknown namespace or bad token.
@@ -24,6 +26,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Exit::Clean => 0,
+            Exit::Unanswered => 1,
             Exit::Usage => 64,
             Exit::Refused => 69,
             Exit::Internal => 70,

@@ -2,10 +2,11 @@
 
 use tracing::{error, info, warn};
 
+use crate::admin::{Admin, AdminOptions};
 use crate::app::Exit;
 use crate::app::actors::{self, Hosts};
 use crate::app::signals::Signals;
-use crate::config::{RunSettings, runner_key};
+use crate::config::{AdminSettings, RunSettings, runner_key};
 use crate::runner::{self, Runner, RunnerHandle};
 use crate::telemetry::fields;
 
@@ -19,14 +20,42 @@ pub(super) async fn run(settings: RunSettings, mut signals: Signals) -> Exit {
         Ok(hosts) => hosts,
         Err(exit) => return exit,
     };
-    match start(&settings, &hosts) {
-        Ok(runner) => until_stopped(&runner, &settings, &mut signals).await,
+    match serve(&settings, &hosts).await {
+        Ok((runner, _admin)) => until_stopped(&runner, &settings, &mut signals).await,
         Err(exit) => exit,
     }
 }
 
+/// Starts a runner and its admin address, which serves for as long as it lives.
+pub(super) async fn serve(settings: &RunSettings, hosts: &Hosts) -> Result<(RunnerHandle, Admin), Exit> {
+    let runner = start(settings, hosts)?;
+    match admin(settings, &runner).await {
+        Ok(admin) => Ok((runner, admin)),
+        Err(exit) => {
+            runner.stop_now().await;
+            // Its end is not what failed.
+            let _ = runner.wait().await;
+            Err(exit)
+        }
+    }
+}
+
+async fn admin(settings: &RunSettings, runner: &RunnerHandle) -> Result<Admin, Exit> {
+    let options = AdminOptions {
+        address: settings.admin.address,
+        insisted: settings.admin.insisted,
+        socket: settings.runtime_dir.join(AdminSettings::SOCKET),
+        write_token: settings.admin.write_token.clone(),
+        drain_timeout: settings.drain_timeout,
+    };
+    Admin::start(options, runner.clone()).await.map_err(|error| {
+        error!({ fields::ERROR } = %error, "the admin address does not serve");
+        Exit::Misconfigured
+    })
+}
+
 /// Starts a runner with these settings and hosts.
-pub(super) fn start(settings: &RunSettings, hosts: &Hosts) -> Result<RunnerHandle, Exit> {
+fn start(settings: &RunSettings, hosts: &Hosts) -> Result<RunnerHandle, Exit> {
     let key = match &settings.runner_key {
         Some(key) => Ok(key.clone()),
         None => runner_key::load_or_create(&settings.data_dir),

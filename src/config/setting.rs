@@ -48,6 +48,7 @@ pub enum Id {
     DataDir,
     RuntimeDir,
     Admin,
+    AdminWriteTokenFile,
     Api,
     DrainTimeout,
     ReportUrl,
@@ -416,7 +417,19 @@ pub static SETTINGS: &[Setting] = &[
         commands: RUNNER,
         reload: Reload::Restart,
         built: true,
-        help: "The admin address; off to disable. Accepted, but not served yet in this version",
+        help: "The admin address; off for none. The socket `admin.sock` in the runtime directory serves the same",
+    },
+    Setting {
+        id: Id::AdminWriteTokenFile,
+        flag: Some("admin-write-token-file"),
+        variable: Some("GREENROOM_ADMIN_WRITE_TOKEN_FILE"),
+        kind: Kind::File,
+        default: NONE,
+        commands: RUNNER,
+        reload: Reload::Restart,
+        built: true,
+        help: "A file with the bearer token that lets callers change something over the admin address; without one it \
+               can only be read",
     },
     Setting {
         id: Id::Api,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use greenroom_protocol::Version;
@@ -39,8 +39,8 @@ pub struct RunSettings {
     pub data_dir: PathBuf,
     /// Where sockets are made; absolute, need not exist.
     pub runtime_dir: PathBuf,
-    /// The admin address; nothing when it is off.
-    pub admin: Option<SocketAddr>,
+    /// The admin address.
+    pub admin: AdminSettings,
     /// Where actors reach their API; a loopback address.
     pub api: SocketAddr,
     /// How long stopping may take; longer than any actor's stop grace.
@@ -82,6 +82,30 @@ pub struct DevSettings {
     pub run: RunSettings,
 }
 
+/// Where and how a runner is asked how it does.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// The address; nothing when it is off.
+    pub address: Option<SocketAddr>,
+    /// The user named the address, so that nothing but that address will do.
+    pub insisted: bool,
+    /// What callers over the address must present to change something; without it nobody can.
+    pub write_token: Option<SecretString>,
+}
+
+/// How to find a running daemon.
+#[derive(Clone, Debug)]
+pub struct AskSettings {
+    /// The address on the command line: nothing else is tried.
+    pub named: Option<String>,
+    /// The Unix socket of a daemon with these settings.
+    pub socket: PathBuf,
+    /// The address of a daemon with these settings; nothing when it is off.
+    pub address: Option<SocketAddr>,
+    /// The token for changes over an address.
+    pub write_token: Option<SecretString>,
+}
+
 /// How to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
@@ -121,10 +145,8 @@ impl RunSettings {
 
     fn read(reader: &mut Reader<'_>, token: Option<SecretString>) -> Self {
         let data_dir = data_dir(reader);
-        let runtime_dir =
-            reader.path(Id::RuntimeDir).or_else(|| reader.values.environment().directory("RUNTIME_DIRECTORY"));
         let drain_timeout = reader.duration(Id::DrainTimeout);
-        let runtime_dir = runtime_dir.unwrap_or_else(|| data_dir.join("run"));
+        let runtime_dir = runtime_dir(reader, &data_dir);
         let length = runtime_dir.as_os_str().len();
         if length > RUNTIME_DIR_MAX {
             let says = format!(
@@ -145,7 +167,7 @@ impl RunSettings {
             actors: actors(reader, drain_timeout),
             runtime_dir,
             data_dir,
-            admin: reader.address_or_off(Id::Admin),
+            admin: AdminSettings::read(reader),
             api: api(reader),
             drain_timeout,
             log: LogSettings::read(reader),
@@ -201,6 +223,36 @@ impl DevSettings {
         let mut run = RunSettings::read(&mut reader, gateway.admin_token.clone());
         run.endpoint = Endpoint::of_listener(gateway.listen);
         reader.mistakes.unless_any(DevSettings { gateway, run })
+    }
+}
+
+impl AdminSettings {
+    /// The name of the Unix socket in the runtime directory.
+    pub const SOCKET: &str = "admin.sock";
+
+    fn read(reader: &mut Reader<'_>) -> Self {
+        AdminSettings {
+            address: reader.address_or_off(Id::Admin),
+            insisted: !reader.values.given(Id::Admin).is_empty(),
+            write_token: token_file(reader, Id::AdminWriteTokenFile),
+        }
+    }
+}
+
+impl AskSettings {
+    /// Reads them from what was said for a daemon.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them.
+    pub fn new(values: &Values) -> Result<Self, Mistakes> {
+        let mut reader = Reader::new(values);
+        let given = values.given(Id::Admin).first();
+        let named = given.filter(|value| value.origin == Origin::Flag).map(|value| value.text.clone());
+        let address = if named.is_none() { reader.address_or_off(Id::Admin) } else { None };
+        let data_dir = data_dir(&mut reader);
+        let socket = runtime_dir(&mut reader, &data_dir).join(AdminSettings::SOCKET);
+        let write_token = token_file(&mut reader, Id::AdminWriteTokenFile);
+        reader.mistakes.unless_any(AskSettings { named, socket, address, write_token })
     }
 }
 
@@ -301,6 +353,11 @@ fn data_dir(reader: &mut Reader<'_>) -> PathBuf {
     }
     path.or_else(|| reader.values.environment().directory("STATE_DIRECTORY"))
         .unwrap_or_else(|| reader.values.absolute(".greenroom"))
+}
+
+fn runtime_dir(reader: &mut Reader<'_>, data_dir: &Path) -> PathBuf {
+    let given = reader.path(Id::RuntimeDir);
+    given.or_else(|| reader.values.environment().directory("RUNTIME_DIRECTORY")).unwrap_or_else(|| data_dir.join("run"))
 }
 
 fn protocol_version(reader: &mut Reader<'_>) -> Version {

@@ -260,7 +260,7 @@ impl Observer {
                 self.metrics.bytes_out.inc_by(data.len() as u64);
             }
             StreamReply::Close { .. } => self.finished(stream),
-            StreamReply::Open { .. } | StreamReply::MessageAck { .. } => {}
+            StreamReply::Open { .. } | StreamReply::MessageAck { .. } | StreamReply::Grant => {}
         }
     }
 

@@ -11,7 +11,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::telemetry::record::Fields;
-use crate::telemetry::{json, text};
+use crate::telemetry::{json, metrics, text};
 
 /// Writes every event as a line.
 #[derive(Debug)]
@@ -100,8 +100,11 @@ where
             Form::Text { colour } => text::write(&mut line, &record, colour),
             Form::Json => json::write(&mut line, &record),
         }
-        // There is nowhere left to report that stderr is gone.
-        let _ = self.writer.make_writer_for(metadata).write_all(line.as_bytes());
+        // There is nowhere left to report that stderr is gone, but a scraper may see it.
+        match self.writer.make_writer_for(metadata).write_all(line.as_bytes()) {
+            Ok(()) => metrics::runner().log_record(metadata.level()),
+            Err(_) => drop(metrics::runner().log_dropped.inc()),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ fn without_anything_said_the_defaults_hold() {
     assert_eq!(settings.protocol_version, Version::V7);
     assert_eq!(settings.data_dir, Path::new("/nowhere/.greenroom"));
     assert_eq!(settings.runtime_dir, Path::new("/nowhere/.greenroom/run"));
-    assert_eq!(settings.admin, Some("127.0.0.1:6490".parse().unwrap()));
+    assert_eq!(settings.admin.address, Some("127.0.0.1:6490".parse().unwrap()));
     assert_eq!(settings.drain_timeout, Duration::from_secs(12));
     assert!(settings.actors.is_empty());
 }
@@ -143,7 +143,7 @@ fn a_runtime_directory_too_long_for_sockets_is_told_before_any_actor_fails() {
 
 #[test]
 fn the_admin_address_can_be_off() {
-    assert_eq!(RunSettings::new(&run(&[(Id::Admin, "off")], &[])).unwrap().admin, None);
+    assert_eq!(RunSettings::new(&run(&[(Id::Admin, "off")], &[])).unwrap().admin.address, None);
 }
 
 #[test]

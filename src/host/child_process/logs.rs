@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tracing::info;
 
 use crate::host::StartActor;
+use crate::telemetry::metrics::{self, Source};
+use crate::telemetry::output;
 
 /// The last lines of a process's standard error. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -45,10 +47,14 @@ pub(super) async fn follow(
     start: Arc<StartActor>,
     tail: Option<Tail>,
 ) {
+    let source = if tail.is_some() { Source::Stderr } else { Source::Stdout };
+    let (recent, counts) = (output::writer(&start.key.id, start.key.generation), metrics::runner().actor(&start.name));
     let record = |line: &[u8], cut: usize| {
         let line = escaped(line, cut);
         let (key, name) = (&start.key, &*start.name);
         info!(target: "greenroom::actor", actor_id = %key.id, generation = key.generation, name, stream, "{line}");
+        recent.push(source, &line);
+        counts.log_line(source);
         if let Some(tail) = &tail {
             tail.push(&line);
         }

@@ -27,6 +27,7 @@ use super::Settings;
 use super::listen::LISTEN_FD;
 use super::logs::{Tail, follow};
 use crate::host::{StartActor, StartError};
+use crate::telemetry::metrics::{self, ChildExit};
 
 /// A running process with everything it started that stayed in its group.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Process {
             child.stderr.take().map(|output| tokio::spawn(follow(output, "stderr", start.clone(), Some(tail.clone()))));
         let shared = Arc::new(Shared::default());
         let (ended, end) = watch::channel(None);
-        let watch = Watch { child, group, shared: shared.clone(), logs: [stdout, stderr] };
+        let watch = Watch { child, group, shared: shared.clone(), logs: [stdout, stderr], name: start.name.clone() };
         tokio::spawn(async move { ended.send_replace(Some(watch.end().await)) });
         Ok(Process { group, shared, end, tail })
     }
@@ -153,6 +154,19 @@ impl Drop for Process {
 }
 
 impl End {
+    /// The kind of end, for counting.
+    fn kind(&self) -> ChildExit {
+        let Some(status) = self.status else { return ChildExit::Unknown };
+        match (status.code(), status.signal()) {
+            (Some(0), _) => ChildExit::Ok,
+            (Some(_), _) => ChildExit::Code,
+            (None, Some(_)) if self.killed => ChildExit::Killed,
+            (None, Some(signal)) if signal == Signal::KILL.as_raw() => ChildExit::Oom,
+            (None, Some(_)) => ChildExit::Signal,
+            (None, None) => ChildExit::Unknown,
+        }
+    }
+
     /// Whether it ended with code 0.
     pub(super) fn is_success(&self) -> bool {
         self.status.is_some_and(|status| status.success())
@@ -185,6 +199,7 @@ struct Watch {
     group: Pid,
     shared: Arc<Shared>,
     logs: [Option<JoinHandle<()>>; 2],
+    name: Arc<str>,
 }
 
 impl Watch {
@@ -202,7 +217,9 @@ impl Watch {
         if let Err(error) = &status {
             warn!(%error, "could not learn how a process ended");
         }
-        End { status: status.ok(), killed: self.shared.killed.load(Ordering::Acquire) }
+        let end = End { status: status.ok(), killed: self.shared.killed.load(Ordering::Acquire) };
+        metrics::runner().actor(&self.name).child_exit(end.kind());
+        end
     }
 
     /// Waits for what the process left in its group. Unasked, it is killed at once; asked, it has until the kill.
