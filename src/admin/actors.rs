@@ -56,10 +56,10 @@ pub(super) async fn list(State(shared): State<Shared>, Query(wanted): Query<Want
     let lives = shared.lives().await?;
     let of_name = |life: &&ActorLife| wanted.name.as_deref().is_none_or(|name| *name == *life.start.name);
     let (live, ended): (Vec<_>, Vec<_>) = lives.iter().filter(of_name).partition(|life| is_live(life));
-    let told = |lives: Vec<&ActorLife>| -> Vec<Value> { lives.into_iter().map(|life| told(life)).collect() };
-    let mut body = json!({ "actors": told(live) });
+    let all_told = |lives: Vec<&ActorLife>| -> Vec<Value> { lives.into_iter().map(told).collect() };
+    let mut body = json!({ "actors": all_told(live) });
     if wanted.all {
-        body["ended"] = told(ended).into();
+        body["ended"] = all_told(ended).into();
     }
     Ok(Json(body))
 }
