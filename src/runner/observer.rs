@@ -309,7 +309,7 @@ impl Observer {
     pub(super) fn kv_answered(&mut self, ticket: u64, result: &Result<KvResponse, KvError>) {
         let Some((operation, began)) = self.storage.remove(&ticket) else { return };
         let result = match result {
-            Ok(KvResponse::Error { .. }) | Err(KvError::Refused(_)) => KvResult::Refused,
+            Ok(KvResponse::Error { .. }) | Err(KvError::Refused(_) | KvError::Reserved) => KvResult::Refused,
             Ok(_) => KvResult::Ok,
             Err(KvError::Unavailable) => KvResult::Unavailable,
             Err(KvError::OutcomeUnknown) => KvResult::OutcomeUnknown,
