@@ -4,18 +4,22 @@
 //! they are acknowledged and gives them again after a cut, as the real ones do.
 
 mod gateway;
+mod lasting;
 mod world;
 
 use proptest::prelude::*;
 
+use greenroom::session::Features;
+
+use crate::stage::OURS;
 use world::{Step, World};
 
 proptest! {
     #![proptest_config(ProptestConfig::default())]
 
     #[test]
-    fn every_law_holds_on_every_schedule(steps in proptest::collection::vec(step(), 1..150)) {
-        let mut world = World::new();
+    fn every_law_holds_on_every_schedule(engine in any::<bool>(), steps in proptest::collection::vec(step(), 1..150)) {
+        let mut world = World::new(if engine { Features::default() } else { OURS });
         for step in steps {
             world.take(step);
         }
@@ -50,7 +54,17 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (pick(), any::<bool>()).prop_map(|(pick, write)| Step::HostAsksStorage { pick, write }),
         10 => (pick(), 0..6u8).prop_map(|(pick, what)| Step::HostReplies { pick, what }),
         1 => (0..20u64).prop_map(Step::Drain),
+        6 => (actor, lasting()).prop_map(|(actor, id)| Step::OpensLasting { actor, id }),
+        12 => lasting().prop_map(|id| Step::ClientSays { id }),
+        1 => lasting().prop_map(|id| Step::LastingClientLeaves { id }),
+        10 => (lasting(), any::<bool>()).prop_map(|(id, says_so)| Step::HostTakes { id, says_so }),
+        4 => (lasting(), prop::bool::weighted(0.2)).prop_map(|(id, closes)| Step::HostSays { id, closes }),
     ]
+}
+
+/// Sockets that hibernate.
+fn lasting() -> impl Strategy<Value = u8> {
+    10..13u8
 }
 
 fn pick() -> impl Strategy<Value = prop::sample::Index> {

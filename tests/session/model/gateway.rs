@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use greenroom::actor::ActorKey;
 use greenroom::protocol::{Command, CommandWrapper, Event, ToServer, ToServerTunnel};
 
+use super::lasting::Kept;
 use crate::stage::{start, stop};
 
 /// What the gateway knows. It reads what the runner sent only when it is told to.
@@ -18,6 +19,8 @@ pub struct Gateway {
     /// The last word of each stream that has one, since it was opened last.
     pub ended_streams: BTreeMap<u8, ToServerTunnel>,
     pub stopping: bool,
+    /// Sockets that hibernate.
+    pub kept: Kept,
 }
 
 #[derive(Default)]
@@ -91,10 +94,12 @@ impl Gateway {
     pub fn disconnected(&mut self) {
         self.unread.clear();
         self.storage.clear();
+        self.kept.outbox.clear();
     }
 
     /// The runner is somebody else from now on.
     pub fn forget_runner(&mut self) {
+        self.kept.forget_runner();
         for actor in self.actors.values_mut() {
             actor.first_generation = actor.next_generation;
             actor.newest = None;
@@ -113,6 +118,7 @@ impl Gateway {
                     for event in events {
                         let (at, event) = (event.checkpoint, event.event);
                         let actor = self.actors.get_mut(&*at.actor_id).expect("an event of an actor that exists");
+                        self.kept.event(&at.actor_id, at.generation, &event);
                         let known = actor.events.entry(at.generation).or_default();
                         match known.get(&at.index) {
                             Some(first) => assert_eq!(*first, event, "another event under the same index"),
@@ -133,6 +139,10 @@ impl Gateway {
                     self.storage.push_back((request_id, writes));
                 }
                 ToServer::Tunnel { id, message } => {
+                    let actors = &self.actors;
+                    self.kept.take(id.stream.request[0], &message, |actor| {
+                        actors.get(actor).and_then(|actor| actor.newest).map(|(generation, _)| generation)
+                    });
                     let last = match &message {
                         ToServerTunnel::ResponseStart { stream, .. } => !stream,
                         ToServerTunnel::ResponseChunk { finish, .. } => *finish,

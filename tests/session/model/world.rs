@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use greenroom::actor::{ActorKey, Outcome};
-use greenroom::protocol::{KvRequest, KvResponse, MessageId, ToClient, ToClientTunnel, ToServer, ToServerTunnel};
-use greenroom::session::{DialFailure, Disconnect, Effect, Exit, Input, LinkStatus};
+use greenroom::protocol::{
+    Command, CommandWrapper, KvRequest, KvResponse, MessageId, StreamId, ToClient, ToClientTunnel, ToServer,
+    ToServerTunnel,
+};
+use greenroom::session::{DialFailure, Disconnect, Effect, Exit, Features, Input, LinkStatus};
 use greenroom::stream::{StreamKey, StreamReply};
 use proptest::sample::Index;
 
 use super::gateway::{Gateway, is_end};
+use super::lasting::{Taken, hibernates};
 use crate::stage::{KV_TIMEOUT, LOST_AFTER, Stage, checkpoint, init, millis, request_start, secs, stream};
 
 #[derive(Clone, Debug)]
@@ -37,14 +41,24 @@ pub enum Step {
     HostAsksStorage { pick: Index, write: bool },
     HostReplies { pick: Index, what: u8 },
     Drain(u64),
+    OpensLasting { actor: usize, id: u8 },
+    ClientSays { id: u8 },
+    LastingClientLeaves { id: u8 },
+    HostTakes { id: u8, says_so: bool },
+    HostSays { id: u8, closes: bool },
 }
 
 pub struct World {
     stage: Stage,
-    socket: Socket,
-    gateway: Gateway,
+    pub socket: Socket,
+    pub gateway: Gateway,
+    pub taken: Taken,
     /// Lives on a host, with whether they were told to stop.
-    hosted: BTreeMap<ActorKey, bool>,
+    pub hosted: BTreeMap<ActorKey, bool>,
+    /// Lives that said they want to leave.
+    pub wishes: BTreeSet<ActorKey>,
+    /// The sockets that each life was told of when it was to start.
+    pub listed: BTreeMap<ActorKey, Vec<StreamId>>,
     /// Lives that were started, ever.
     started: BTreeSet<ActorKey>,
     /// The streams handed to hosts, with their life and the client's last index.
@@ -72,7 +86,7 @@ struct Open {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Socket {
+pub enum Socket {
     None,
     Dialing,
     Fresh,
@@ -84,12 +98,18 @@ enum Socket {
 const ACTORS: [&str; 3] = ["a", "b", "c"];
 
 impl World {
-    pub fn new() -> Self {
+    /// With the gateway's end of what goes beyond the protocol.
+    pub fn new(features: Features) -> Self {
+        let mut stage = Stage::new();
+        stage.features = features;
         let mut world = World {
-            stage: Stage::new(),
+            stage,
             socket: Socket::None,
             gateway: Gateway::default(),
+            taken: Taken::default(),
             hosted: BTreeMap::new(),
+            wishes: BTreeSet::new(),
+            listed: BTreeMap::new(),
             started: BTreeSet::new(),
             streams: BTreeMap::new(),
             openings: Vec::new(),
@@ -123,9 +143,13 @@ impl World {
                 self.identity += 1;
                 self.gateway.forget_runner();
             }
-            Step::GatewayReads(messages) => self.gateway.read(messages),
+            Step::GatewayReads(messages) => self.read(messages),
             Step::GatewayStarts { actor, lost } => {
-                let commands = self.gateway.start(ACTORS[actor], lost);
+                let mut commands = self.gateway.start(ACTORS[actor], lost);
+                // Only at first: a start that is given again has an empty list.
+                if let Some(CommandWrapper { command: Command::Start { hibernating, .. }, .. }) = commands.last_mut() {
+                    *hibernating = self.gateway.kept.of(ACTORS[actor]);
+                }
                 self.say(ToClient::Commands(commands));
             }
             Step::GatewayStartsAnOldGeneration { actor } => {
@@ -152,6 +176,9 @@ impl World {
             }
             Step::HostRuns(pick) => {
                 if let Some(key) = self.life(pick) {
+                    if self.listed.contains_key(&key) {
+                        self.restore(&key);
+                    }
                     self.input(Input::Running(key));
                 }
             }
@@ -162,6 +189,7 @@ impl World {
             }
             Step::HostWishes { pick, sleep } => {
                 if let Some(key) = self.life(pick) {
+                    self.wishes.insert(key.clone());
                     self.input(if sleep { Input::Sleep(key) } else { Input::Destroy(key) });
                 }
             }
@@ -179,17 +207,24 @@ impl World {
             Step::HostAsksStorage { pick, write } => self.ask_storage(pick, write),
             Step::HostReplies { pick, what } => self.host_replies(pick, what),
             Step::Drain(seconds) => self.input(Input::Drain { within: secs(seconds) }),
+            Step::OpensLasting { actor, id } => self.opens_lasting(ACTORS[actor], id),
+            Step::ClientSays { id } => self.client_says(id),
+            Step::LastingClientLeaves { id } => self.client_leaves_lasting(id),
+            Step::HostTakes { id, says_so } => self.host_takes(id, says_so),
+            Step::HostSays { id, closes } => self.host_says(id, closes),
             Step::FailDial => {}
         }
     }
 
     /// Brings everything to rest, and checks that nothing was forgotten.
     pub fn settle(&mut self) {
+        self.come_back();
+        self.settle_lasting();
         for _ in 0..3 {
             self.come_back();
             self.say(ToClient::Commands(self.gateway.stored()));
             self.pass(1000);
-            self.gateway.read(usize::MAX);
+            self.read(usize::MAX);
             while !self.gateway.storage.is_empty() {
                 self.answer_storage();
             }
@@ -202,7 +237,7 @@ impl World {
                 self.end(&key, true);
             }
         }
-        self.gateway.read(usize::MAX);
+        self.read(usize::MAX);
         if self.exited {
             assert!(self.waiting_tickets.is_empty(), "storage requests without an answer: {:?}", self.waiting_tickets);
             return;
@@ -229,11 +264,11 @@ impl World {
         assert!(self.streams.is_empty(), "streams without an end");
     }
 
-    fn pass(&mut self, time: u64) {
+    pub fn pass(&mut self, time: u64) {
         for _ in 0..time / 1000 {
             self.pass_briefly(1000);
             // A gateway that is there reads within a second.
-            self.gateway.read(usize::MAX);
+            self.read(usize::MAX);
         }
         self.pass_briefly(time % 1000);
     }
@@ -306,11 +341,17 @@ impl World {
         }
     }
 
-    fn say_on(&mut self, id: u8, index: u16, message: ToClientTunnel) {
+    /// The gateway reads some of what was sent, and answers on sockets.
+    pub fn read(&mut self, messages: usize) {
+        self.gateway.read(messages);
+        self.deliver_kept();
+    }
+
+    pub fn say_on(&mut self, id: u8, index: u16, message: ToClientTunnel) {
         self.say(ToClient::Tunnel { id: MessageId { stream: stream(id), index }, message });
     }
 
-    fn input(&mut self, input: Input) {
+    pub fn input(&mut self, input: Input) {
         self.stage.session.handle(input, self.stage.now);
         let effects = self.stage.effects();
         self.check(effects);
@@ -352,12 +393,12 @@ impl World {
             request_start(actor)
         };
         if self.socket == Socket::Open {
-            self.gateway.read(usize::MAX);
+            self.read(usize::MAX);
             self.gateway.ended_streams.remove(&id);
             self.opening = Some(id);
             self.say_on(id, 0, message);
             self.opening = None;
-            self.gateway.read(usize::MAX);
+            self.read(usize::MAX);
             let open = self.streams.contains_key(&id);
             assert!(open || self.gateway.ended_streams.contains_key(&id), "neither taken nor given back");
         }
@@ -432,6 +473,15 @@ impl World {
         for effect in effects {
             assert!(!self.exited, "after the exit: {effect:?}");
             match effect {
+                Effect::WebSocket { stream, .. }
+                | Effect::WebSocketRestored { stream, .. }
+                | Effect::WebSocketMessage { stream, .. }
+                | Effect::WebSocketClosed { stream, .. }
+                | Effect::Cancel { stream }
+                    if hibernates(stream.id.request[0]) =>
+                {
+                    self.check_lasting(effect);
+                }
                 Effect::Dial => {
                     assert_eq!(self.socket, Socket::None, "a dial while a socket exists");
                     self.socket = Socket::Dialing;
@@ -446,6 +496,7 @@ impl World {
                     assert!(self.started.insert(key.clone()), "{key} started twice");
                     let other = self.hosted.keys().find(|other| other.id == key.id);
                     assert_eq!(other, None, "{key} started beside another life");
+                    self.listed.insert(key.clone(), command.hibernating);
                     self.hosted.insert(key, false);
                 }
                 Effect::Stop { key, .. } => {
@@ -518,6 +569,9 @@ impl World {
                 let first = self.asked.entry(*request_id).or_insert_with(|| request.clone());
                 assert_eq!(first, request, "another request under the same id");
                 assert!(self.hosted.keys().any(|key| *key.id == **actor_id), "asked for a life that is over");
+            }
+            ToServer::Tunnel { id, message } if hibernates(id.stream.request[0]) => {
+                self.check_sent_on_lasting(id.stream.request[0], message);
             }
             ToServer::Tunnel { id, message } => {
                 let last = match message {
