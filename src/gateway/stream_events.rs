@@ -4,28 +4,30 @@
 //! taken yet is kept here. It is bounded by bytes, not by pieces: a client may lag behind by thousands of small frames
 //! or by a few large ones.
 
+mod queue;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use self::queue::{Receiver, Sender, queue};
 use super::TunnelEvent;
 use crate::credit::Credit;
 
 /// The driver's end.
 #[derive(Clone, Debug)]
 pub struct StreamEventSender {
-    events: mpsc::UnboundedSender<TunnelEvent>,
+    events: Sender<TunnelEvent>,
     backlog: Arc<Backlog>,
 }
 
 /// The client's end.
 #[derive(Debug)]
 pub struct StreamEvents {
-    events: mpsc::UnboundedReceiver<TunnelEvent>,
+    events: Receiver<TunnelEvent>,
     backlog: Arc<Backlog>,
 }
 
@@ -42,7 +44,7 @@ struct Backlog {
 /// A channel that holds at most `max` bytes, and one event whatever its size.
 #[must_use]
 pub fn stream_events(max: usize) -> (StreamEventSender, StreamEvents) {
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = queue();
     let backlog = Arc::new(Backlog {
         bytes: AtomicUsize::new(0),
         max,
@@ -66,7 +68,7 @@ impl StreamEventSender {
             self.backlog.overflowed.cancel();
             return Err(TrySendError::Full(event));
         }
-        self.events.send(event).map_err(|closed| TrySendError::Closed(closed.0))
+        self.events.send(event).map_err(TrySendError::Closed)
     }
 
     /// The actor has taken as much of the request as one grant is for.

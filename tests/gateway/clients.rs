@@ -212,7 +212,7 @@ async fn a_socket_ends_with_its_client_its_actor_and_its_gateway() {
     assert_eq!(receive(&mut client).await, Message::text("open"));
     drop(runner);
     let stopping = tokio::spawn(gateway.stop());
-    assert_eq!(closed(&mut client).await, (1011, "ws.going_away".to_owned()));
+    assert_eq!(closed(&mut client).await, (1012, "ws.going_away".to_owned()));
     stopping.await.expect("no panic").expect("stopped");
 }
 

@@ -365,7 +365,8 @@ fn the_end_of_an_actor_is_the_end_of_its_sockets() {
             world.events(&runner, &life, 1, [OK]);
             assert_eq!(world.got(request), [TunnelEvent::Failed(GatewayError::ActorDestroyed)]);
         }
-        assert_eq!(world.got(client), [TunnelEvent::Failed(GatewayError::ActorDestroyed)]);
+        let reason = Some("actor.destroyed".into());
+        assert_eq!(world.got(client), [TunnelEvent::Close { code: Some(1000), reason }]);
         assert_eq!(world.core.health().streams, 0);
         world.up(client, text("late"));
         assert!(world.commands(&runner).is_empty());

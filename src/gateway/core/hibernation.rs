@@ -268,9 +268,9 @@ impl Core {
     }
 
     /// The actor is gone for good.
-    pub(super) fn close_sockets_of(&mut self, actor_id: &Arc<str>, error: &GatewayError) {
+    pub(super) fn close_sockets_of(&mut self, actor_id: &Arc<str>) {
         for stream in self.hibernation.of(actor_id) {
-            self.drop_socket(stream, TunnelEvent::Failed(error.clone()));
+            self.drop_socket(stream, closed(1000, "actor.destroyed"));
         }
     }
 

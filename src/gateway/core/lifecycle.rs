@@ -363,7 +363,7 @@ impl Core {
         let destroyers = std::mem::take(&mut actor.destroyers);
         info!(%actor_id, "actor destroyed");
         self.refuse_waiting_of(actor_id, &GatewayError::ActorDestroyed);
-        self.close_sockets_of(actor_id, &GatewayError::ActorDestroyed);
+        self.close_sockets_of(actor_id);
         self.out.change(Change::DropKv(actor_id.clone()));
         self.let_go(actor_id);
         for call in destroyers {

@@ -224,7 +224,7 @@ impl Core {
             ForActor::Open { stream } => self.refuse_waiting(stream, error),
             ForActor::Destroy { call, .. } => self.answer(call, Err(error)),
             ForActor::Wake(actor_id) if error == GatewayError::ActorNotFound => {
-                self.close_sockets_of(&actor_id, &GatewayError::ActorDestroyed);
+                self.close_sockets_of(&actor_id);
             }
             ForActor::Wake(actor_id) => self.give_up_waking(&actor_id, "guard.service_unavailable"),
         }

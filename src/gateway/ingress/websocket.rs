@@ -17,7 +17,7 @@ use greenroom_protocol::Headers;
 use greenroom_protocol::close::{GOING_AWAY, clip};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
-use hyper::upgrade::Upgraded;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -28,6 +28,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tracing::debug;
 
+use self::relay::{Open, Opened};
 use super::target::{ActorTarget, Target, subprotocols};
 use super::{Ingress, headers, response};
 use crate::gateway::listener::{Place, ResponseBody};
@@ -47,6 +48,14 @@ enum Ending {
     Unreadable(u16, String),
 }
 
+/// What has become of a client that wanted a socket.
+enum Admitted {
+    /// Its actor has taken it.
+    Open(Box<Open>),
+    /// It is to be closed.
+    Refused(Box<Socket>, Ending),
+}
+
 impl Ending {
     /// The gateway gives up, for this reason.
     fn refused(refusal: &Refusal, ray: Id) -> Self {
@@ -56,6 +65,11 @@ impl Ending {
     /// As [`Ending::refused`], where a refusal has only a name.
     fn named(code: u16, name: &str, ray: Id) -> Self {
         Ending::ByGateway(code, format!("{name}#{ray}"))
+    }
+
+    /// The gateway stops. Clients that tell codes apart may come back in a moment.
+    fn going_away(ray: Id) -> Self {
+        Ending::named(SERVICE_RESTART, GOING_AWAY, ray)
     }
 }
 
@@ -86,44 +100,69 @@ impl Ingress {
         let ingress = Arc::clone(self);
         self.tasks.spawn(async move {
             let _place = place;
-            let upgraded = match upgrade.await {
-                Ok(upgraded) => TokioIo::new(upgraded),
-                Err(error) => return debug!(%ray, %error, "client left during the upgrade"),
+            // What is boxed here is gone while frames flow, which may be for days and for very many sockets.
+            let goodbye = match Box::pin(ingress.admit(upgrade, target, headers, ray)).await {
+                Some(Admitted::Open(mut open)) => {
+                    let ending = ingress.relay(&mut open, ray).await;
+                    Box::pin(ingress.part(open.into_socket(), ending, ray))
+                }
+                Some(Admitted::Refused(socket, ending)) => Box::pin(ingress.part(*socket, ending, ray)),
+                None => return,
             };
-            let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config())).await;
-            let ending = match target {
-                Target::Actor(target) => ingress.meet(&mut socket, ready(Ok(target)), headers, ray).await,
-                Target::Query(target) => ingress.meet(&mut socket, ingress.find(target), headers, ray).await,
-                Target::Unclear(refusal) => Ending::refused(&refusal, ray),
-                Target::Api => Ending::named(GATEWAY_FAILURE, "guard.websocket_not_supported", ray),
-            };
-            debug!(%ray, ?ending, "client socket ends");
-            if timeout(ingress.patience.close, finish(socket, ending)).await.is_err() {
-                debug!(%ray, "client did not answer the close frame");
-            }
+            goodbye.await;
         });
         response.map(response::whole)
     }
 
-    /// Finds the actor and connects the client with it, until either leaves or the gateway stops.
+    /// Waits for the client's socket and for its actor to take it. `None` when the client has left meanwhile.
+    async fn admit(&self, upgrade: OnUpgrade, target: Target, headers: Headers, ray: Id) -> Option<Admitted> {
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => TokioIo::new(upgraded),
+            Err(error) => {
+                debug!(%ray, %error, "client left during the upgrade");
+                return None;
+            }
+        };
+        let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config())).await;
+        let opened = match target {
+            Target::Actor(target) => self.meet(&mut socket, ready(Ok(target)), headers, ray).await,
+            Target::Query(target) => self.meet(&mut socket, self.find(target), headers, ray).await,
+            Target::Unclear(refusal) => Err(Ending::refused(&refusal, ray)),
+            Target::Api => Err(Ending::named(GATEWAY_FAILURE, "guard.websocket_not_supported", ray)),
+        };
+        Some(match opened {
+            Ok(opened) => Admitted::Open(Box::new(Open::new(socket, opened))),
+            Err(ending) => Admitted::Refused(Box::new(socket), ending),
+        })
+    }
+
+    /// Says goodbye to the client, for as long as there is patience with it.
+    async fn part(&self, socket: Socket, ending: Ending, ray: Id) {
+        debug!(%ray, ?ending, "client socket ends");
+        if timeout(self.patience.close, finish(socket, ending)).await.is_err() {
+            debug!(%ray, "client did not answer the close frame");
+        }
+    }
+
+    /// Finds the actor and opens the socket there, unless the gateway stops.
     async fn meet(
         &self,
         socket: &mut Socket,
         target: impl Future<Output = Result<ActorTarget, Refusal>>,
         headers: Headers,
         ray: Id,
-    ) -> Ending {
-        let serving = async {
+    ) -> Result<Opened, Ending> {
+        let opening = async {
             match target.await {
                 Ok(ActorTarget { actor, path }) => {
                     self.connect(socket, actor, StreamHead::WebSocket { path, headers }, ray).await
                 }
-                Err(refusal) => Ending::refused(&refusal, ray),
+                Err(refusal) => Err(Ending::refused(&refusal, ray)),
             }
         };
         tokio::select! {
-            ending = Box::pin(serving) => ending,
-            () = self.stopping.cancelled() => Ending::named(GATEWAY_FAILURE, GOING_AWAY, ray),
+            opened = opening => opened,
+            () = self.stopping.cancelled() => Err(Ending::going_away(ray)),
         }
     }
 }
@@ -193,11 +232,16 @@ fn config() -> WebSocketConfig {
 /// What the engine takes from a client in one message, in bytes.
 const CLIENT_FRAME_MAX: usize = 32 * 1024 * 1024;
 
-/// Small, since there are many sockets and most are quiet; larger messages grow it.
-const BUFFER: usize = 8 * 1024;
+/// Every socket has this much for what it reads, however quiet it is; a larger message gets its own room, and is read in
+/// pieces of this size.
+const BUFFER: usize = 512;
 
 /// The close code for whatever is not the actor's or the client's doing, as in the engine.
 const GATEWAY_FAILURE: u16 = 1011;
+
+/// The close code for a client that may come back at once: what it had open is nobody's fault. The engine says 1011,
+/// which clients take for a failure of their actor.
+const SERVICE_RESTART: u16 = 1012;
 
 #[cfg(test)]
 mod tests {

@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(socket.take(1).messages, 1);
         assert_eq!(send_all(&mut socket), [2]);
         socket.keep(message(1));
-        assert_eq!(socket.take(3), Freed::default(), "not sent yet");
+        assert_eq!(socket.take(3).messages, 1, "the third was not sent yet");
         assert_eq!(send_all(&mut socket), [3]);
     }
 

@@ -243,7 +243,7 @@ async fn every_failure_is_a_close_frame() {
         (GatewayError::ActorStopped, 1000, "actor.stopped"),
         (GatewayError::ActorDestroyed, 1000, "actor.stopped"),
         (GatewayError::TunnelClosed, 1011, "guard.tunnel_response_closed"),
-        (GatewayError::Unavailable("stopping"), 1011, "ws.going_away"),
+        (GatewayError::Unavailable("stopping"), 1012, "ws.going_away"),
     ] {
         let mut client = dial(address, &path("/"), &[]).await;
         let stream = driver.open().await;
@@ -368,7 +368,7 @@ async fn stopping_closes_all_sockets() {
     let mut stream = driver.open().await;
     open(&stream);
     let stopping = tokio::spawn(async move { ingress.stop().await });
-    check_close(&mut client, 1011, "ws.going_away").await;
+    check_close(&mut client, 1012, "ws.going_away").await;
     stream.dropped().await;
     soon(stopping).await.expect("stopped");
 }

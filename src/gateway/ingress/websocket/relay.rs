@@ -1,7 +1,8 @@
 //! Frames between a client and the actor that has taken its socket.
 
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use greenroom_protocol::close::{GOING_AWAY, clip, sendable_code};
+use greenroom_protocol::close::{clip, sendable_code};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -12,75 +13,94 @@ use crate::gateway::ingress::Ingress;
 use crate::gateway::ingress::attempts::refusal;
 use crate::gateway::{GatewayError, Id, StreamEvents, StreamHead, StreamLink, StreamUp, TunnelEvent};
 
-impl Ingress {
-    /// Connects a client with its actor until either leaves, and says how to part from the client.
-    pub(super) async fn connect(&self, socket: &mut Socket, actor: Id, head: StreamHead, ray: Id) -> Ending {
-        let mut early = Early::default();
-        let mut left = false;
-        let (link, events) = {
-            let mut opening = Box::pin(self.open(actor, &head, ray));
-            loop {
-                let said = tokio::select! {
-                    opened = &mut opening => match opened {
-                        Ok(opened) => break opened,
-                        Err(_) if left => return Ending::ByClient,
-                        Err(ending) => return ending,
-                    },
-                    said = listen(socket, ray), if !left => said,
-                };
-                let kept = match said {
-                    ClientSaid::Frame(frame) => early.keep(frame, ray),
-                    ClientSaid::Unreadable(ending) => Err(ending),
-                    // Nobody waits for the actor any more, and nothing waits for it either.
-                    ClientSaid::Goodbye(_) if early.is_empty() => return Ending::ByClient,
-                    ClientSaid::Goodbye(close) => {
-                        left = true;
-                        // The client's goodbye is answered now and not when the actor is there. A client that is
-                        // gone altogether makes this fail, which changes nothing.
-                        let _ = socket.flush().await;
-                        let _ = socket.get_mut().shutdown().await;
-                        early.keep(close, ray)
-                    }
-                };
-                if let Err(ending) = kept {
-                    return ending;
-                }
-            }
-        };
-        relay(socket, link, events, early, actor, ray).await
+/// What an actor that has taken a socket is connected with.
+pub(super) struct Opened {
+    actor: Id,
+    link: StreamLink,
+    events: StreamEvents,
+    early: Early,
+}
+
+/// A client's socket and its actor's end.
+pub(super) struct Open {
+    to_client: SplitSink<Socket, Message>,
+    from_client: SplitStream<Socket>,
+    actor: Opened,
+}
+
+impl Open {
+    pub(super) fn new(socket: Socket, actor: Opened) -> Self {
+        let (to_client, from_client) = socket.split();
+        Open { to_client, from_client, actor }
+    }
+
+    /// The client's socket alone; the actor learns that the client is gone.
+    pub(super) fn into_socket(self) -> Socket {
+        self.from_client.reunite(self.to_client).expect("both are halves of one socket")
     }
 }
 
-async fn relay(
-    socket: &mut Socket,
-    link: StreamLink,
-    mut events: StreamEvents,
-    mut early: Early,
-    actor: Id,
-    ray: Id,
-) -> Ending {
-    while let Some(frame) = early.take() {
-        let last = matches!(frame, StreamUp::Close { .. });
-        if link.send(frame).await.is_err() {
-            return going_away(ray);
-        }
-        if last {
-            return Ending::ByClient;
+impl Ingress {
+    /// Opens the socket at the actor and keeps what the client says meanwhile.
+    ///
+    /// # Errors
+    /// How to part from the client when there is nothing to open.
+    pub(super) async fn connect(
+        &self,
+        socket: &mut Socket,
+        actor: Id,
+        head: StreamHead,
+        ray: Id,
+    ) -> Result<Opened, Ending> {
+        let mut early = Early::default();
+        let mut left = false;
+        let mut opening = Box::pin(self.open(actor, &head, ray));
+        loop {
+            let said = tokio::select! {
+                opened = &mut opening => match opened {
+                    Ok((link, events)) => return Ok(Opened { actor, link, events, early }),
+                    Err(_) if left => return Err(Ending::ByClient),
+                    Err(ending) => return Err(ending),
+                },
+                said = listen(socket, ray), if !left => said,
+            };
+            let kept = match said {
+                ClientSaid::Frame(frame) => early.keep(frame, ray),
+                ClientSaid::Unreadable(ending) => Err(ending),
+                // Nobody waits for the actor any more, and nothing waits for it either.
+                ClientSaid::Goodbye(_) if early.is_empty() => Err(Ending::ByClient),
+                ClientSaid::Goodbye(close) => {
+                    left = true;
+                    // The client's goodbye is answered now and not when the actor is there. A client that is gone
+                    // altogether makes this fail, which changes nothing.
+                    let _ = socket.flush().await;
+                    let _ = socket.get_mut().shutdown().await;
+                    early.keep(close, ray)
+                }
+            };
+            kept?;
         }
     }
-    let overflow = events.overflow();
-    let (mut to_client, mut from_client) = socket.split();
-    tokio::select! {
-        ending = upwards(&mut from_client, &link, ray) => ending,
-        ending = downwards(&mut events, &mut to_client, actor, ray) => match ending {
-            Ok(ending) => ending,
-            Err(_) => {
-                // The driver may be stopping; then the actor is told by it.
-                let _ = link.send(gone()).await;
-                Ending::ByClient
-            }
-        },
-        () = overflow => Ending::named(TRY_AGAIN_LATER, "guard.websocket_client_too_slow", ray),
+}
+
+impl Ingress {
+    /// Passes frames both ways until either side leaves or the gateway stops, and says how to part from the client.
+    pub(super) async fn relay(&self, open: &mut Open, ray: Id) -> Ending {
+        let Open { to_client, from_client, actor: Opened { actor, link, events, early } } = open;
+        let overflow = events.overflow();
+        tokio::select! {
+            ending = upwards(from_client, link, early, ray) => ending,
+            ending = downwards(events, to_client, *actor, ray) => match ending {
+                Ok(ending) => ending,
+                Err(_) => {
+                    // The driver may be stopping; then the actor is told by it.
+                    let _ = Box::pin(link.send(gone())).await;
+                    Ending::ByClient
+                }
+            },
+            () = overflow => Ending::named(TRY_AGAIN_LATER, "guard.websocket_client_too_slow", ray),
+            () = self.stopping.cancelled() => Ending::going_away(ray),
+        }
     }
 }
 
@@ -88,16 +108,28 @@ async fn relay(
 async fn upwards(
     client: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
     link: &StreamLink,
+    early: &mut Early,
     ray: Id,
 ) -> Ending {
+    while let Some(frame) = early.take() {
+        let last = matches!(frame, StreamUp::Close { .. });
+        // The wait takes memory only while it lasts: most sockets wait for their client.
+        if Box::pin(link.send(frame)).await.is_err() {
+            return Ending::going_away(ray);
+        }
+        if last {
+            return Ending::ByClient;
+        }
+    }
+    *early = Early::default();
     loop {
         let (frame, ending) = match listen(client, ray).await {
             ClientSaid::Frame(frame) => (frame, None),
             ClientSaid::Goodbye(close) => (close, Some(Ending::ByClient)),
             ClientSaid::Unreadable(ending) => (gone(), Some(ending)),
         };
-        if link.send(frame).await.is_err() {
-            return going_away(ray);
+        if Box::pin(link.send(frame)).await.is_err() {
+            return Ending::going_away(ray);
         }
         if let Some(ending) = ending {
             return ending;
@@ -132,7 +164,7 @@ async fn downwards(
             Some(TunnelEvent::Failed(GatewayError::ActorStopped | GatewayError::ActorDestroyed)) => {
                 break Ending::named(1000, "actor.stopped", ray);
             }
-            Some(TunnelEvent::Failed(GatewayError::Unavailable(_))) => break going_away(ray),
+            Some(TunnelEvent::Failed(GatewayError::Unavailable(_))) => break Ending::going_away(ray),
             Some(TunnelEvent::Failed(error)) => break Ending::refused(&refusal(error, actor), ray),
             None => break Ending::named(GATEWAY_FAILURE, "guard.tunnel_response_closed", ray),
             // Nothing of a request belongs here, and the socket is open already.
@@ -142,11 +174,6 @@ async fn downwards(
     // The half that is dropped with this future may still hold a frame.
     client.flush().await?;
     Ok(ending)
-}
-
-/// The gateway stops: an open socket has nothing else to be unavailable for.
-fn going_away(ray: Id) -> Ending {
-    Ending::named(GATEWAY_FAILURE, GOING_AWAY, ray)
 }
 
 /// The close code for a client that may come back when it is faster.
