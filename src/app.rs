@@ -18,6 +18,8 @@ mod demo;
 mod dev;
 #[cfg(feature = "gateway")]
 mod gateway;
+#[cfg(feature = "gateway")]
+mod open_files;
 mod run;
 
 use std::ffi::OsString;

@@ -51,7 +51,9 @@ pub trait Store: Send + 'static {
     /// [`StoreError`]; the transaction must be rolled back then.
     fn apply(&mut self, change: &Change) -> Result<(), StoreError>;
 
-    /// Performs a key-value request of an actor inside the transaction. A refusal for its content, such as a key that
+    /// Performs a key-value request of an actor inside the transaction. Does not ask whether the actor lives: who does
+    /// submits the change that destroys it behind every request it let through, and lets none through after that; since
+    /// a store is used in the order of submission, a destroyed actor has no entries. A refusal for its content, such as a key that
     /// is too long, is a [`KvResponse::Error`] that changes nothing and names the limit.
     ///
     /// # Errors
@@ -126,7 +128,7 @@ pub enum Query {
         /// Actor key.
         key: Arc<str>,
     },
-    /// Actors of a name.
+    /// Actors of a name, without their inputs.
     Actors {
         /// Namespace id.
         namespace_id: Arc<str>,

@@ -22,6 +22,8 @@ mod raw_runner;
 #[cfg(feature = "gateway")]
 #[path = "gateway/sockets.rs"]
 mod sockets;
+#[path = "gateway/storage.rs"]
+mod storage;
 #[path = "gateway/streams.rs"]
 mod streams;
 #[path = "gateway/world.rs"]

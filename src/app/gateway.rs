@@ -3,6 +3,7 @@
 use tracing::{error, info, warn};
 
 use crate::app::Exit;
+use crate::app::open_files;
 use crate::app::signals::Signals;
 use crate::config::GatewaySettings;
 use crate::gateway::callers::AllowedHosts;
@@ -12,6 +13,7 @@ use crate::telemetry::fields;
 
 /// Runs until it is told to stop.
 pub(super) async fn run(settings: GatewaySettings, mut signals: Signals) -> Exit {
+    open_files::take_all();
     let mut gateway = match start(&settings).await {
         Ok(gateway) => gateway,
         Err(exit) => return exit,
@@ -29,6 +31,7 @@ pub(super) async fn start(settings: &GatewaySettings) -> Result<RunningGateway, 
     let mut options = GatewayOptions::new(settings.listen, &settings.data_dir);
     options.admin_token.clone_from(&settings.admin_token);
     options.thresholds.runner_lost = settings.runner_lost_after;
+    options.listener.connections = open_files::connections(options.listener.connections);
     options.listener.rate_limit = settings.rate_limit.map(|rate| RateLimit {
         requests: rate.count,
         window: rate.per,

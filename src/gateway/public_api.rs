@@ -24,11 +24,12 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, delete, get, post};
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::Service as _;
 use hyper::{Method, Request, Response};
 use hyper_util::service::TowerToHyperService;
 use secrecy::SecretString;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::GatewayHandle;
 use super::callers::AllowedHosts;
@@ -38,6 +39,8 @@ use super::refusal::Refusal;
 #[derive(Clone, Debug)]
 pub struct PublicApi {
     router: Router,
+    /// For bodies that are being read, in KiB.
+    body_memory: Arc<Semaphore>,
 }
 
 /// How the API is set up.
@@ -61,6 +64,9 @@ struct Api {
 impl PublicApi {
     /// The largest request body, in bytes.
     pub const BODY_MAX: usize = 2 * 1024 * 1024;
+
+    /// The most memory that request bodies may take together, in bytes.
+    pub const BODY_MEMORY: usize = 64 * 1024 * 1024;
 
     /// The API of a gateway.
     #[must_use]
@@ -96,7 +102,27 @@ impl PublicApi {
             .layer(DefaultBodyLimit::max(Self::BODY_MAX))
             .layer(from_fn(cors::allow))
             .with_state(api);
-        PublicApi { router }
+        PublicApi { router, body_memory: Arc::new(Semaphore::new(Self::BODY_MEMORY / 1024)) }
+    }
+
+    /// A share of the memory for a body that is still to come; small ones are free, since a connection costs as much.
+    ///
+    /// # Errors
+    /// All of it is taken.
+    fn share(&self, body: &Incoming) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        let size = body.size_hint().upper().unwrap_or(u64::MAX).min(Self::BODY_MAX as u64);
+        if size <= SMALL_BODY {
+            return Ok(None);
+        }
+        let share =
+            Arc::clone(&self.body_memory).try_acquire_many_owned(u32::try_from(size / 1024).unwrap_or(u32::MAX));
+        share.map(Some).map_err(|_| {
+            Refusal::new(
+                "guard",
+                "service_unavailable",
+                "The gateway holds as many request bodies as it has memory for.",
+            )
+        })
     }
 
     /// Answers one request.
@@ -104,6 +130,10 @@ impl PublicApi {
         if *request.method() == Method::OPTIONS {
             return cors::preflight(request.headers());
         }
+        let _share = match self.share(request.body()) {
+            Ok(share) => share,
+            Err(refusal) => return refusal.into_api_response(),
+        };
         let service = TowerToHyperService::new(self.router.clone());
         let Ok(response) = service.call(request.map(Body::new)).await;
         let (parts, body) = response.into_parts();
@@ -113,3 +143,6 @@ impl PublicApi {
         }
     }
 }
+
+/// A request body up to this size, in bytes, is not counted.
+const SMALL_BODY: u64 = 16 * 1024;

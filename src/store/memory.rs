@@ -267,6 +267,9 @@ impl Store for MemoryStore {
                         && created_before.is_none_or(|before| actor.create_ts < before)
                 });
                 actors.truncate(*limit);
+                for actor in &mut actors {
+                    actor.input = None;
+                }
                 Found::Actors(actors)
             }
             Query::AwakeActors => {

@@ -250,10 +250,10 @@ impl Store for SqliteStore {
             };
             Ok::<_, rusqlite::Error>((pass, pass.step(&self.connection)?))
         };
-        let (pass, more) = step().map_err(|error| self.failed(error))?;
-        self.expiring = more.then_some(pass);
-        self.wrote = true;
-        Ok(more)
+        let (pass, removed) = step().map_err(|error| self.failed(error))?;
+        self.expiring = removed.more.then_some(pass);
+        self.wrote |= removed.any;
+        Ok(removed.more)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod actor;
 mod disk;
+mod ends;
 mod gateway;
 mod http;
 mod kill;

@@ -422,7 +422,7 @@ fn a_sleeping_actor_that_is_destroyed_and_asked_for_at_once_stays_destroyed() {
 }
 
 impl World {
-    fn destroy(&mut self, actor_id: &str) -> greenroom::gateway::core::CallId {
+    pub fn destroy(&mut self, actor_id: &str) -> greenroom::gateway::core::CallId {
         self.call(CallRequest::Destroy { namespace: "default".into(), actor_id: actor_id.into() })
     }
 }

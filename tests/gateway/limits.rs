@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::SinkExt;
 use greenroom::gateway::callers::AllowedHosts;
 use greenroom::gateway::listener::{ListenerSettings, RateLimit};
+use greenroom::gateway::public_api::PublicApi;
 use greenroom::gateway::{CreateActor, GatewayOptions, RunningGateway};
 use greenroom::protocol::{Event, ToClientTunnel, ToServerTunnel, Version};
 use greenroom::store::{CrashPolicy, MemoryStore};
@@ -159,6 +160,37 @@ async fn a_hundred_headers_are_taken_and_one_more_is_not() {
     };
     assert!(say(gateway.local_addr(), &request(100)).await.starts_with("HTTP/1.1 200"));
     assert!(say(gateway.local_addr(), &request(101)).await.starts_with("HTTP/1.1 431"));
+    gateway.stop().await.expect("a clean stop");
+}
+
+#[tokio::test]
+async fn bodies_of_the_api_take_a_bounded_memory() {
+    let gateway = start(|_| {}).await;
+    let address = gateway.local_addr();
+    let head = |length: usize| {
+        format!(
+            "POST /actors?namespace=default HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n\r\n"
+        )
+    };
+    let mut held = Vec::new();
+    for _ in 0..PublicApi::BODY_MEMORY / PublicApi::BODY_MAX {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        stream.write_all(head(PublicApi::BODY_MAX).as_bytes()).await.expect("sent");
+        held.push(stream);
+    }
+    let body = format!("{}{}", head(20_000), " ".repeat(20_000));
+    let begin = Instant::now();
+    while !say(address, &body).await.starts_with("HTTP/1.1 503") {
+        assert!(begin.elapsed() < PATIENCE, "the memory is not taken");
+    }
+    let small = say(address, &format!("{}{{}}", head(2))).await;
+    assert!(small.starts_with("HTTP/1.1 400"), "a small body is always read: {small}");
+    held.pop();
+    while !say(address, &body).await.starts_with("HTTP/1.1 400") {
+        assert!(begin.elapsed() < PATIENCE, "a client that is gone still holds its share");
+    }
+    drop(held);
     gateway.stop().await.expect("a clean stop");
 }
 

@@ -47,13 +47,22 @@ impl Pass {
         })
     }
 
-    /// Removes some. True: there may be more.
-    pub(super) fn step(self, connection: &Connection) -> Result<bool> {
+    /// Removes some, and answers how many.
+    pub(super) fn step(self, connection: &Connection) -> Result<Removed> {
         connection.prepare_cached(DROP_INPUTS)?.execute(params![self.actors_until, STEP as i64])?;
         let actors = connection.prepare_cached(DROP_ACTORS)?.execute(params![self.actors_until, STEP as i64])?;
         let runners = connection.prepare_cached(DROP_RUNNERS)?.execute(params![self.runners_until, STEP as i64])?;
-        Ok(actors.max(runners) >= STEP)
+        Ok(Removed { any: actors + runners > 0, more: actors.max(runners) >= STEP })
     }
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Removed {
+    /// Something was removed.
+    pub any: bool,
+    /// There may be more.
+    pub more: bool,
 }
 
 /// Rows removed at once: few enough that the writes behind them do not notice.
