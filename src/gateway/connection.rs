@@ -10,7 +10,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use greenroom_protocol::{KvResponse, ToClient, ToClientTunnel, ToServer, Version, close};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -34,8 +34,12 @@ pub(super) struct Outlet {
 
 #[derive(Debug)]
 enum Out {
-    Message(ToClient),
-    Close { code: u16, reason: &'static str },
+    /// With its share of the memory for what clients send, held until it is written.
+    Message(ToClient, Option<OwnedSemaphorePermit>),
+    Close {
+        code: u16,
+        reason: &'static str,
+    },
 }
 
 /// Where a connection's messages go.
@@ -51,13 +55,18 @@ pub(super) struct Inlet {
 impl Outlet {
     /// Sends a message.
     pub(super) fn send(&self, message: ToClient) {
+        self.send_holding(message, None);
+    }
+
+    /// Sends a message that holds its share of memory until it is written.
+    pub(super) fn send_holding(&self, message: ToClient, memory: Option<OwnedSemaphorePermit>) {
         let before = self.backlog.fetch_add(weight(&message), Ordering::Relaxed);
         if before > BACKLOG_MAX && !self.ended.is_cancelled() {
             warn!(bytes = before, "runner does not read what it is sent, connection dropped");
             self.ended.cancel();
         }
         // A writer that is gone needs no message.
-        let _ = self.frames.send(Out::Message(message));
+        let _ = self.frames.send(Out::Message(message, memory));
     }
 
     /// Closes the socket after everything sent so far.
@@ -161,18 +170,18 @@ async fn write<S>(
             return;
         }
         for frame in batch.drain(..) {
-            let (message, last) = match frame {
-                Out::Message(message) => {
+            let (message, last, _memory) = match frame {
+                Out::Message(message, memory) => {
                     backlog.fetch_sub(weight(&message), Ordering::Relaxed);
                     match message.encode(version, &mut buffer) {
-                        Ok(()) => (Message::Binary(take(&mut buffer)), false),
+                        Ok(()) => (Message::Binary(take(&mut buffer)), false, memory),
                         Err(error) => {
                             warn!(%error, "message for a runner cannot be written");
                             continue;
                         }
                     }
                 }
-                Out::Close { code, reason } => (Message::Close(Some(close_frame(code, reason))), true),
+                Out::Close { code, reason } => (Message::Close(Some(close_frame(code, reason))), true, None),
             };
             let sent = timeout(patience, async {
                 sink.feed(message).await?;

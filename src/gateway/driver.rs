@@ -30,7 +30,7 @@ pub(super) enum Order {
     /// A client wants a stream.
     Open { stream: StreamRef, open: OpenStream, reply: oneshot::Sender<Result<(), GatewayError>> },
     /// A client says more.
-    Client { stream: StreamRef, up: StreamUp, _memory: Option<OwnedSemaphorePermit> },
+    Client { stream: StreamRef, up: StreamUp, memory: Option<OwnedSemaphorePermit> },
     /// A client is gone.
     ClientGone { stream: StreamRef },
     /// Somebody wants something done.
@@ -73,6 +73,8 @@ pub(super) struct Driver {
     durable: u64,
     /// What waits for a later one.
     held: BTreeMap<u64, Vec<Effect>>,
+    /// The memory of what a client just said, for the message that carries it on.
+    carried: Option<OwnedSemaphorePermit>,
     /// Clients that turned out to be gone while something was handed to them.
     gone: Vec<StreamRef>,
 }
@@ -96,6 +98,7 @@ impl Driver {
             next_call: 0,
             durable: 0,
             held: BTreeMap::new(),
+            carried: None,
             gone: Vec::new(),
         }
     }
@@ -158,6 +161,7 @@ impl Driver {
                     self.order(order, now);
                 }
                 self.perform_all(now);
+                self.carried = None;
             }
         }
     }
@@ -189,7 +193,10 @@ impl Driver {
                 self.clients.insert(stream, events);
                 self.core.handle(Input::Open { stream, actor_id, head }, now);
             }
-            Order::Client { stream, up, _memory } => self.core.handle(Input::Client { stream, up }, now),
+            Order::Client { stream, up, memory } => {
+                self.carried = memory;
+                self.core.handle(Input::Client { stream, up }, now);
+            }
             Order::ClientGone { stream } => self.client_gone(stream, now),
             Order::Call { request, reply } => {
                 self.next_call += 1;
@@ -280,7 +287,7 @@ impl Driver {
             }
             Effect::Send { connection, message, after: _ } => {
                 if let Some(outlet) = self.connections.get(&connection) {
-                    outlet.send(message);
+                    outlet.send_holding(message, self.carried.take());
                 }
             }
             Effect::Close { connection, code, reason, after: _ } => {

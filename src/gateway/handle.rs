@@ -19,6 +19,7 @@ pub struct GatewayHandle {
     store: StoreHandle,
     namespaces: Arc<Namespaces>,
     memory: LargeMessages,
+    uploads: LargeMessages,
     next_stream: Arc<AtomicU32>,
 }
 
@@ -65,7 +66,10 @@ pub(super) struct Namespaces {
 
 /// Bounds the memory of large messages on their way to the driver. Small ones are bounded by its inbox.
 #[derive(Clone, Debug)]
-pub(super) struct LargeMessages(Arc<Semaphore>);
+pub(super) struct LargeMessages {
+    left: Arc<Semaphore>,
+    kib: usize,
+}
 
 impl GatewayHandle {
     pub(super) fn new(
@@ -76,7 +80,15 @@ impl GatewayHandle {
     ) -> Self {
         // An answer to a stream of an earlier process must not be taken for one to a stream of this.
         let next_stream = Arc::new(AtomicU32::new(rand::random()));
-        GatewayHandle { orders, asides, store, namespaces, memory: LargeMessages::new(), next_stream }
+        GatewayHandle {
+            orders,
+            asides,
+            store,
+            namespaces,
+            memory: LargeMessages::new(LARGE_KIB),
+            uploads: LargeMessages::new(UPLOADS_KIB),
+            next_stream,
+        }
     }
 
     /// Creates an actor and answers once it is durable; it starts on its own.
@@ -125,7 +137,7 @@ impl GatewayHandle {
             uplink: Uplink {
                 stream: StreamRef(self.next_stream.fetch_add(1, Ordering::Relaxed)),
                 orders: self.orders.clone(),
-                memory: self.memory.clone(),
+                memory: self.uploads.clone(),
             },
             asides: self.asides.clone(),
         };
@@ -264,7 +276,7 @@ impl GatewayHandle {
 }
 
 impl Uplink {
-    /// Sends on the stream, waiting while the driver is busy.
+    /// Sends on the stream, waiting while the driver is busy or much is on its way to runners.
     ///
     /// # Errors
     /// [`GatewayError::Unavailable`] when the gateway stops. That the stream has ended is told by its events only.
@@ -275,8 +287,14 @@ impl Uplink {
             StreamUp::Close { .. } => 0,
         };
         let memory = self.memory.take(bytes).await;
-        let order = Order::Client { stream: self.stream, up, _memory: memory };
+        let order = Order::Client { stream: self.stream, up, memory };
         self.orders.send(order).await.map_err(|_| stopped())
+    }
+
+    /// Gives the stream up; its events end.
+    pub(super) async fn abandon(&self) {
+        // A driver that is gone has no stream left to end.
+        let _ = self.orders.send(Order::ClientGone { stream: self.stream }).await;
     }
 }
 
@@ -320,18 +338,18 @@ impl Namespaces {
 }
 
 impl LargeMessages {
-    fn new() -> Self {
-        LargeMessages(Arc::new(Semaphore::new(LARGE_KIB)))
+    fn new(kib: usize) -> Self {
+        LargeMessages { left: Arc::new(Semaphore::new(kib)), kib }
     }
 
-    /// A share for a message of this size, which it holds until the driver has dealt with it.
+    /// A share for a message of this size, which it holds until the driver has dealt with it, or the runner's socket has taken it.
     pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         if bytes < SMALL {
             return None;
         }
-        let kib = u32::try_from((bytes / 1024).min(LARGE_KIB)).unwrap_or(u32::MAX);
+        let kib = u32::try_from((bytes / 1024).min(self.kib)).unwrap_or(u32::MAX);
         // The semaphore is never closed.
-        self.0.clone().acquire_many_owned(kib).await.ok()
+        self.left.clone().acquire_many_owned(kib).await.ok()
     }
 }
 
@@ -345,5 +363,8 @@ fn unexpected(answer: &Answer) -> GatewayError {
 
 /// Messages below this are not counted: a full inbox of them is some tens of megabytes.
 const SMALL: usize = 16 * 1024;
-/// All large messages on their way to the driver together, in KiB.
+/// All large messages of clients on their way to runners together, in KiB: less than may wait for one runner, which
+/// would lose its connection over it.
+const UPLOADS_KIB: usize = 64 * 1024;
+/// All large messages of runners on their way to the driver together, in KiB.
 const LARGE_KIB: usize = 256 * 1024;

@@ -1,7 +1,7 @@
 //! Clients' way to actors: HTTP requests and WebSockets, and everything else to the public API.
 //!
-//! A request names its actor by id (`target`) or by key (`query_target`, `lookup`), its body is read whole (`request_body`), it is tried until the actor
-//! answers (`attempts`), and the answer is passed on as it comes (`response`). A socket is accepted at once and
+//! A request names its actor by id (`target`) or by key (`query_target`, `lookup`), a small body is read whole
+//! (`request_body`) and a larger one follows in pieces (`upload`), it is tried until the actor answers (`attempts`), and the answer is passed on as it comes (`response`). A socket is accepted at once and
 //! then connected with its actor (`websocket`). Whatever goes wrong, the client is told why, in the engine's form.
 
 mod attempts;
@@ -16,6 +16,7 @@ mod response;
 mod target;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod websocket;
 
 use std::future::{Future, ready};
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 pub use patience::Patience;
 
+use self::attempts::Unanswered;
 use self::request_body::{BodyMemory, RequestBody, Unread};
 use self::target::{ActorTarget, Target};
 use super::listener::{ResponseBody, Routes};
@@ -108,7 +110,7 @@ impl Ingress {
         }
     }
 
-    /// Serves a request to an actor, which is looked up only when the whole request is there.
+    /// Serves a request to an actor, which is looked up only when the request is there, or much of it.
     async fn serve_actor(
         &self,
         request: Request<Incoming>,
@@ -117,18 +119,26 @@ impl Ingress {
     ) -> Response<ResponseBody> {
         let (parts, body) = request.into_parts();
         let origin = parts.headers.get(ORIGIN).cloned();
-        let body = match RequestBody::read(body, &self.body_memory, self.patience.body_pause).await {
+        let mut body = match RequestBody::begin(body, &self.body_memory, self.patience.body_pause).await {
             Ok(body) => body,
-            Err(Unread { refusal, rest }) => {
-                self.tasks.spawn(Unread::drain(rest));
-                let mut response = refuse(refusal, origin);
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                return response;
-            }
+            Err(unread) => return self.leave_unread(unread, origin),
         };
         let answer = match target.await {
-            Ok(target) => self.ask(&parts, &target, &body.bytes, ray).await,
-            Err(refusal) => Err(refusal),
+            Ok(target) => self.ask(&parts, &target, &mut body, ray).await,
+            Err(refusal) => Err(Unanswered::Refused(refusal)),
+        };
+        let answer = match (answer, body.into_unread()) {
+            (Err(Unanswered::Unread(unread)), _) => return self.leave_unread(unread, origin),
+            (Err(Unanswered::Refused(refusal)), Some(rest)) => {
+                return self.leave_unread(Unread { refusal, rest }, origin);
+            }
+            (Err(Unanswered::Refused(refusal)), None) => Err(refusal),
+            (Ok(head), rest) => {
+                if let Some(rest) = rest {
+                    self.tasks.spawn(Unread::drain(rest));
+                }
+                Ok(head)
+            }
         };
         match answer.and_then(|head| response::response(head, &parts.method)) {
             Ok(mut response) => {
@@ -137,6 +147,14 @@ impl Ingress {
             }
             Err(refusal) => refuse(refusal, origin),
         }
+    }
+
+    /// Refuses a request whose body is not read, and reads it all the same for a while.
+    fn leave_unread(&self, unread: Unread, origin: Option<HeaderValue>) -> Response<ResponseBody> {
+        self.tasks.spawn(Unread::drain(unread.rest));
+        let mut response = refuse(unread.refusal, origin);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
     }
 }
 

@@ -5,3 +5,4 @@ mod process;
 
 mod dev;
 mod run;
+mod streams;

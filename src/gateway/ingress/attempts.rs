@@ -4,7 +4,8 @@
 //! The engine repeats every request alike. Here a request that may change something is repeated only when it is known
 //! not to have run.
 
-use bytes::Bytes;
+use std::pin::pin;
+
 use bytestring::ByteString;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
@@ -13,8 +14,10 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::patience::Patience;
+use super::request_body::{RequestBody, Unread};
 use super::response::Head;
 use super::target::ActorTarget;
+use super::upload::{Pump, Upload};
 use super::{Ingress, headers};
 use crate::gateway::refusal::{RIVET_ERROR, Refusal};
 use crate::gateway::{GatewayError, Id, OpenStream, StreamHead, TunnelEvent, stream_events};
@@ -27,6 +30,17 @@ enum Attempt {
     Deferred { head: Head, code: String, ran: Ran },
     /// No answer.
     Failed { error: GatewayError, ran: Ran },
+    /// Not all of the request came.
+    Cut(Refusal),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// Nobody answers.
+    Refused(Refusal),
+    /// Not all of the request came.
+    Unread(Unread),
 }
 
 /// Whether the actor may have acted on a request.
@@ -51,21 +65,29 @@ impl Ingress {
         &self,
         parts: &Parts,
         target: &ActorTarget,
-        body: &Bytes,
+        body: &mut RequestBody,
         ray: Id,
-    ) -> Result<Head, Refusal> {
+    ) -> Result<Head, Unanswered> {
         let repeatable = is_repeatable(parts);
         let mut attempt = 1;
         loop {
-            let again = |ran| ran == Ran::No || repeatable;
-            let last = match self.attempt(parts, target, body, ray).await {
+            let outcome = self.attempt(parts, target, body, ray).await;
+            let mut again = |ran| (ran == Ran::No || repeatable) && body.rewind();
+            let last = match outcome {
                 Attempt::Answered(head) => return Ok(head),
+                Attempt::Cut(refusal) => return Err(Unanswered::Refused(refusal)),
+                Attempt::Failed { error: GatewayError::WholeBodyNeeded, .. } => {
+                    let _ = body.rewind();
+                    let whole = body.make_whole(&self.body_memory, self.patience.body_pause).await;
+                    whole.map_err(Unanswered::Unread)?;
+                    continue;
+                }
                 Attempt::Deferred { head, ran, .. } if !again(ran) => return Ok(head),
                 Attempt::Deferred { head, code, .. } => {
                     Last { code, status: StatusCode::from_u16(head.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE) }
                 }
                 Attempt::Failed { error, ran } if !is_passing(&error) || !again(ran) => {
-                    return Err(refusal(error, target.actor));
+                    return Err(Unanswered::Refused(refusal(error, target.actor)));
                 }
                 Attempt::Failed { error, .. } => {
                     let refusal = Refusal::from(error);
@@ -73,7 +95,7 @@ impl Ingress {
                 }
             };
             if attempt >= self.patience.request_attempts {
-                return Err(exhausted(attempt, &last));
+                return Err(Unanswered::Refused(exhausted(attempt, &last)));
             }
             debug!(%ray, attempt, reason = last.code, "trying a request again");
             tokio::time::sleep(Patience::wait_after(&self.patience, attempt)).await;
@@ -81,19 +103,31 @@ impl Ingress {
         }
     }
 
-    async fn attempt(&self, parts: &Parts, target: &ActorTarget, body: &Bytes, ray: Id) -> Attempt {
+    async fn attempt(&self, parts: &Parts, target: &ActorTarget, body: &mut RequestBody, ray: Id) -> Attempt {
         let (sender, mut events) = stream_events(BACKLOG);
+        let (first, more) = match body {
+            RequestBody::Whole(whole) => ((!whole.bytes.is_empty()).then(|| whole.bytes.clone()), false),
+            RequestBody::Upload(upload) => (upload.first(&events.upload()), true),
+            RequestBody::Sent => (None, false),
+        };
         let head = StreamHead::Request {
             method: method(&parts.method),
             path: target.path.clone(),
             headers: headers::to_actor(&parts.headers, ray),
-            body: (!body.is_empty()).then(|| body.clone()),
-            more: false,
+            body: first,
+            more,
         };
         let open = OpenStream { actor_id: target.actor.as_str().into(), head, events: sender };
         let link = match self.gateway.open_stream(open).await {
             Ok(link) => link,
             Err(error) => return Attempt::Failed { error, ran: Ran::No },
+        };
+        let mut pump = match std::mem::replace(body, RequestBody::Sent) {
+            RequestBody::Upload(upload) => Some(upload.start(link.uplink(), events.upload(), &self.tasks)),
+            whole => {
+                *body = whole;
+                None
+            }
         };
         let answer = async {
             loop {
@@ -113,18 +147,42 @@ impl Ingress {
                 }
             }
         };
-        let answer = timeout(self.patience.response_start, answer).await;
-        match answer.unwrap_or(Err(GatewayError::ResponseStartTimeout)) {
-            Ok((status, headers, body, more)) => {
-                let head = Head { status, headers, body, rest: more.then_some((events, link)) };
-                match deferral(&head) {
-                    Some((code, ran)) => Attempt::Deferred { head, code, ran },
-                    None => Attempt::Answered(head),
+        let answer = {
+            let mut answer = pin!(answer);
+            loop {
+                let before = pump.as_ref().map(Pump::progress);
+                match timeout(self.patience.response_start, answer.as_mut()).await {
+                    Ok(answer) => break answer,
+                    // As long as the request moves on, nobody can expect an answer.
+                    Err(_) if pump.as_ref().map(Pump::progress) != before => {}
+                    Err(_) => break Err(GatewayError::ResponseStartTimeout),
                 }
             }
-            Err(error) => Attempt::Failed { error, ran: Ran::Maybe },
+        };
+        let cut = pump.as_mut().and_then(Pump::failure);
+        let attempt = match answer {
+            Ok((status, headers, body, more)) => {
+                let head = Head { status, headers, body, rest: more.then_some((events, link)), upload: None };
+                match deferral(&head) {
+                    Some((code, ran)) => Attempt::Deferred { head, code, ran },
+                    None => return Attempt::Answered(Head { upload: pump, ..head }),
+                }
+            }
+            Err(error) => match cut {
+                Some(refusal) => Attempt::Cut(refusal),
+                None => Attempt::Failed { error, ran: Ran::Maybe },
+            },
+        };
+        if let Some(upload) = stopped(pump).await {
+            *body = RequestBody::Upload(Box::new(upload));
         }
+        attempt
     }
+}
+
+/// The upload of a pump that is needed no more.
+async fn stopped(pump: Option<Pump>) -> Option<Upload> {
+    pump?.stop().await
 }
 
 /// Whether repeating the request does what sending it once does: by its method, or by its sender's word.

@@ -12,6 +12,7 @@ use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
 use super::headers;
+use super::upload::Pump;
 use crate::gateway::listener::{BoxError, ResponseBody};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::{StreamEvents, StreamLink, TunnelEvent};
@@ -27,6 +28,8 @@ pub(super) struct Head {
     pub body: Bytes,
     /// The way to the rest, if there is one.
     pub rest: Option<(StreamEvents, StreamLink)>,
+    /// What still sends the request's body, if anything does.
+    pub upload: Option<Pump>,
 }
 
 /// The answer as HTTP has it. Whatever the actor says of the length of its body, the client sees the length that it
@@ -50,7 +53,10 @@ pub(super) fn response(head: Head, method: &Method) -> Result<Response<ResponseB
         (_, _) => None,
     };
     let body = match head.rest {
-        Some((events, link)) => Pieces { first: head.body, events, link, taken: Taken::default(), done: false }.boxed(),
+        Some((events, link)) => {
+            Pieces { first: head.body, events, link, _upload: head.upload, taken: Taken::default(), done: false }
+                .boxed()
+        }
         None => whole(head.body),
     };
     let mut response = Response::new(body);
@@ -74,6 +80,7 @@ struct Pieces {
     first: Bytes,
     events: StreamEvents,
     link: StreamLink,
+    _upload: Option<Pump>,
     taken: Taken,
     done: bool,
 }

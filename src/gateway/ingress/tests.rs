@@ -4,6 +4,7 @@ mod hostile;
 mod queries;
 mod requests;
 mod sockets;
+mod uploads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{hasty, path, start};
-use crate::gateway::fake::{code, connect, get, raw, serve, soon};
+use crate::gateway::GatewayError;
+use crate::gateway::fake::{FakeDriver, code, connect, get, raw, serve, soon};
 use crate::gateway::ingress::Patience;
 use crate::gateway::public_api::ApiSettings;
 
@@ -49,6 +50,7 @@ async fn a_body_of_the_largest_size_is_taken_and_a_larger_one_is_not() {
     };
     let largest = request(PAYLOAD_MAX);
     let client = tokio::spawn(async move { sender.send_request(largest).await });
+    wants_whole(&mut driver).await;
     let stream = driver.open().await;
     assert_eq!(stream.request().2.len(), PAYLOAD_MAX);
     stream.respond(200, &[], "");
@@ -56,7 +58,9 @@ async fn a_body_of_the_largest_size_is_taken_and_a_larger_one_is_not() {
 
     let (mut sender, connection) = connect(address).await;
     tokio::spawn(connection);
-    let response = soon(sender.send_request(request(PAYLOAD_MAX + 1))).await.expect("a response");
+    let client = tokio::spawn(sender.send_request(request(PAYLOAD_MAX + 1)));
+    wants_whole(&mut driver).await;
+    let response = soon(client).await.expect("client").expect("a response");
     assert_eq!(response.status(), 413);
     assert_eq!(response.headers()["x-rivet-error"], "guard.invalid_request_body");
     assert!(driver.is_idle());
@@ -68,6 +72,7 @@ async fn an_announced_body_that_is_too_large_is_refused_before_it_comes() {
     let mut client = TcpStream::connect(address).await.expect("a connection");
     let head = format!("POST {} HTTP/1.1\r\nhost: test\r\ncontent-length: 99999999999\r\n\r\n", path("/"));
     client.write_all(head.as_bytes()).await.expect("sent");
+    wants_whole(&mut driver).await;
     let mut answer = [0; 12];
     soon(client.read_exact(&mut answer)).await.expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 413");
@@ -89,7 +94,8 @@ async fn a_body_of_unknown_length_is_cut_at_the_limit() {
         write.write_all(b"0\r\n\r\n").await
     };
     let mut answer = Vec::new();
-    let (_, read) = soon(async { tokio::join!(sending, read.read_to_end(&mut answer)) }).await;
+    let (_, read, ()) =
+        soon(async { tokio::join!(sending, read.read_to_end(&mut answer), wants_whole(&mut driver)) }).await;
     read.expect("an answer");
     assert!(answer.starts_with(b"HTTP/1.1 413"), "{:?}", String::from_utf8_lossy(&answer));
     assert!(driver.is_idle());
@@ -197,4 +203,9 @@ async fn an_upgrade_that_is_none_is_refused() {
     let answer = raw(address, request(key).as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(driver.is_idle());
+}
+
+/// The actor's runner takes bodies whole.
+async fn wants_whole(driver: &mut FakeDriver) {
+    driver.wanted().await.refuse(GatewayError::WholeBodyNeeded);
 }
