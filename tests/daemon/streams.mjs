@@ -23,7 +23,6 @@ createServer(async (request, response) => {
       return response.end();
     }
     case "/count": {
-      waiting += 1;
       await gone;
       let bytes = 0;
       for await (const piece of request) bytes += piece.length;
@@ -38,9 +37,12 @@ createServer(async (request, response) => {
     case "/hangs":
       waiting += 1;
       return;
+    case "/swallows":
+      return request.once("data", () => (waiting += 1));
     case "/breaks":
-      response.writeHead(200);
-      return response.write("half", () => response.destroy());
+      response.write("half");
+      await gone;
+      return response.destroy();
     case "/aborted":
       return response.end(`${aborted}`);
     case "/waiting":
