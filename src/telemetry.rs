@@ -13,6 +13,7 @@ pub mod output;
 mod record;
 mod text;
 mod time;
+mod trace;
 
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
@@ -23,6 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub use filter::{FilterStatus, LogControl, control};
 pub use layer::{Form, LogLayer};
 pub use time::rfc3339;
+pub use trace::{TRACEPARENT, new_traceparent, trace_id};
 
 use crate::config::{LogFormat, LogSettings};
 

@@ -163,6 +163,7 @@ impl Core {
         GatewayHealth {
             connected_runners: self.runners.connected(),
             awake_actors: self.directory.actors.len(),
+            waiting_actors: self.directory.queues.values().map(std::collections::BTreeSet::len).sum(),
             streams: self.tunnel.len() + self.hibernation.len(),
             waiting_streams: self.waiting.len(),
             lasting_sockets: self.hibernation.len(),

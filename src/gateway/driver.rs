@@ -15,6 +15,7 @@ use super::core::{Answer, CallId, CallRequest, ConnectionId, Core, Effect, Hello
 use super::handle::Namespaces;
 use super::{GatewayError, GatewayHealth, LiveRunner, OpenStream, StreamEventSender, StreamUp, TunnelEvent};
 use crate::store::{Found, StoreError, StoreHandle};
+use crate::telemetry::metrics;
 
 /// What others want of the driver. Bounded: who has to wait stops reading from its socket.
 #[derive(Debug)]
@@ -277,11 +278,13 @@ impl Driver {
             }
             Effect::Kv { connection, request_id, actor_id, request } => {
                 let Some(outlet) = self.connections.get(&connection).cloned() else { return };
+                let operation = (&request).into();
                 self.store.submit_kv(actor_id, request, move |result| {
                     let response = result.unwrap_or_else(|error| {
                         error!(%error, "storage request failed");
                         KvResponse::Error { message: ByteString::from_static("the gateway's storage failed") }
                     });
+                    metrics::gateway().kv(operation, matches!(response, KvResponse::Error { .. }));
                     outlet.send(ToClient::Kv { request_id, response });
                 });
             }

@@ -38,6 +38,7 @@ use super::listener::{ResponseBody, Routes};
 use super::public_api::PublicApi;
 use super::refusal::{RIVET_RAY, Refusal};
 use super::{GatewayHandle, Id};
+use crate::telemetry::metrics;
 
 /// Serves every request that is not a runner's.
 #[derive(Debug)]
@@ -159,6 +160,7 @@ impl Ingress {
 }
 
 fn refuse(refusal: Refusal, origin: Option<HeaderValue>) -> Response<ResponseBody> {
+    metrics::gateway().rejected(refusal.rejection());
     let mut response: Response<Bytes> = refusal.into_guard_response();
     cors::allow(response.headers_mut(), origin);
     response.map(response::whole)

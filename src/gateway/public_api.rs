@@ -86,7 +86,7 @@ impl PublicApi {
             .route("/namespaces", get(namespaces::list).post(namespaces::create))
             .route("/datacenters", get(service::datacenters))
             .route("/worker", any(service::worker))
-            .route("/metrics", any(service::metrics))
+            .route("/metrics", get(service::metrics))
             .route_layer(from_fn_with_state(api.clone(), access::require_token));
         let open = Router::new()
             .route("/health", get(service::health))

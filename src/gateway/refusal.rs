@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::{GatewayError, Id};
 use crate::store::ActorError;
+use crate::telemetry::metrics::Rejection;
 
 /// A refusal on its way to a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +119,22 @@ impl Refusal {
             }
             ("core", _) => StatusCode::INTERNAL_SERVER_ERROR,
             (_, _) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// What kind of refusal it is, for counting.
+    pub(super) fn rejection(&self) -> Rejection {
+        match (self.group, self.code) {
+            ("actor", _) => Rejection::Actor,
+            (_, "actor_stopped_while_waiting" | "retry_attempts_exceeded" | "invalid_response_body") => {
+                Rejection::Actor
+            }
+            (_, "tunnel_request_aborted" | "tunnel_response_closed" | "upstream_error") => Rejection::Runner,
+            (_, "service_unavailable" | "rate_limit") => Rejection::Overload,
+            (_, "forbidden" | "unauthorized") => Rejection::Forbidden,
+            (_, code) if code.ends_with("_timeout") => Rejection::Timeout,
+            ("core", _) => Rejection::Other,
+            (_, _) => Rejection::Invalid,
         }
     }
 

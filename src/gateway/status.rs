@@ -20,6 +20,8 @@ pub struct GatewayHealth {
     pub connected_runners: usize,
     /// Actors that are awake or on their way.
     pub awake_actors: usize,
+    /// Of the actors, those that wait for a runner with a free slot.
+    pub waiting_actors: usize,
     /// Open streams between clients and actors.
     pub streams: usize,
     /// Streams that wait for their actor.

@@ -16,9 +16,10 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{Instrument, debug, info_span};
 
 use crate::host::{Gone, Request, Responder, StartActor};
+use crate::telemetry::fields;
 pub(super) use connection::{Address, Driver, Outbound};
 use connection::{Connection, Io, Pool, SendError};
 use headers::Identity;
@@ -81,10 +82,14 @@ impl App {
                 return;
             }
         };
-        let _ = match self.exchange(request).await {
-            Ok((response, connection)) => self.forward(response, connection, head, responder).await,
-            Err(error) => self.fail(error, responder).await,
+        let span = info_span!("request", { fields::TRACE_ID } = headers::trace_of(request.headers()));
+        let served = async {
+            match self.exchange(request).await {
+                Ok((response, connection)) => self.forward(response, connection, head, responder).await,
+                Err(error) => self.fail(error, responder).await,
+            }
         };
+        let _ = served.instrument(span).await;
     }
 
     /// Sends the app an event of our own and reads its answer, up to [`EVENT_ANSWER_MAX`] bytes of it.
@@ -104,6 +109,7 @@ impl App {
             headers.insert(HeaderName::from_static(name), value);
         }
         self.identity.add_to(headers);
+        headers::trace(headers);
         let (response, mut connection) = self.exchange(request).await?;
         let status = response.status();
         let mut body = response.into_body();

@@ -295,15 +295,7 @@ impl Observer {
     }
 
     pub(super) fn kv_asked(&mut self, ticket: u64, request: &KvRequest) {
-        let operation = match request {
-            KvRequest::Get { .. } => KvOperation::Get,
-            KvRequest::List { .. } => KvOperation::List,
-            KvRequest::Put { .. } => KvOperation::Put,
-            KvRequest::Delete { .. } => KvOperation::Delete,
-            KvRequest::DeleteRange { .. } => KvOperation::DeleteRange,
-            KvRequest::Drop => KvOperation::Drop,
-        };
-        self.storage.insert(ticket, (operation, Instant::now()));
+        self.storage.insert(ticket, (request.into(), Instant::now()));
     }
 
     pub(super) fn kv_answered(&mut self, ticket: u64, result: &Result<KvResponse, KvError>) {

@@ -25,6 +25,8 @@ pub const NAMESPACE: &str = "namespace";
 pub const STREAM: &str = "stream";
 /// One client request or socket, as the client was told: `x-rivet-ray-id`.
 pub const RAY: &str = "ray";
+/// The W3C trace that a request belongs to.
+pub const TRACE_ID: &str = "trace_id";
 /// The address something listens on, or a peer's.
 pub const ADDRESS: &str = "address";
 /// The process id of an actor.

@@ -25,7 +25,7 @@ const MODULES: &[Module] = &[
     module("kv", LEAF, &[]),
     module("local_socket", LEAF, &[]),
     module("shutdown", LEAF, &[]),
-    module("store", LEAF, &[]),
+    module("store", LEAF, &["telemetry"]),
     module("stream", LEAF, &[]),
     module("tasks", LEAF, &[]),
     module("telemetry", LEAF, &["config"]),

@@ -8,12 +8,16 @@ use hyper::header::{
 
 use crate::gateway::Id;
 use crate::gateway::refusal::{RIVET_RAY, Refusal};
+use crate::telemetry::{TRACEPARENT, new_traceparent, trace_id};
 
 /// A client's headers as the actor gets them: all of them, hop-by-hop ones too, as the engine does it. Values that are
-/// no text are left out, since the wire carries text only. The ray is ours, whatever the client claims.
+/// no text are left out, since the wire carries text only. The ray is ours, whatever the client claims. A client that
+/// sends no trace context, or none that can be read, gets a new one.
 pub(super) fn to_actor(headers: &HeaderMap, ray: Id) -> Headers {
     // All names and values are slices of one string: one allocation, not two for each header.
-    let texts = || headers.iter().filter(|(name, _)| **name != RIVET_RAY).filter_map(text);
+    let traced = headers.get(TRACEPARENT).and_then(|value| trace_id(value.to_str().ok()?)).is_some();
+    let ours = |name: &HeaderName| *name == RIVET_RAY || (!traced && *name == TRACEPARENT);
+    let texts = || headers.iter().filter(|(name, _)| !ours(name)).filter_map(text);
     let length = texts().map(|(name, value)| name.len() + value.len()).sum();
     let mut joined = String::with_capacity(length);
     for (name, value) in texts() {
@@ -21,7 +25,7 @@ pub(super) fn to_actor(headers: &HeaderMap, ray: Id) -> Headers {
         joined.push_str(value);
     }
     let mut rest = ByteString::from(joined);
-    let mut answer = Headers::with_capacity(headers.len() + 1);
+    let mut answer = Headers::with_capacity(headers.len() + 2);
     for (name, value) in texts() {
         let (first, after) = rest.split_at(name.len());
         let (second, after) = after.split_at(value.len());
@@ -29,6 +33,10 @@ pub(super) fn to_actor(headers: &HeaderMap, ray: Id) -> Headers {
         rest = after;
     }
     answer.push((ByteString::from_static("x-rivet-ray-id"), ray.into()));
+    if !traced {
+        let traceparent = new_traceparent(rand::random(), rand::random());
+        answer.push((ByteString::from_static(TRACEPARENT), traceparent.into()));
+    }
     answer
 }
 
@@ -81,6 +89,8 @@ const EXTRA: usize = 6;
 mod tests {
     use super::*;
 
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
     fn pairs(headers: &[(&str, &str)]) -> Headers {
         headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
     }
@@ -95,6 +105,7 @@ mod tests {
         headers.append("x-utf8", HeaderValue::from_bytes("grün".as_bytes()).expect("value"));
         headers.append("x-latin1", HeaderValue::from_bytes(b"gr\xfcn").expect("value"));
         headers.append("x-rivet-ray-id", HeaderValue::from_static("mine"));
+        headers.append(TRACEPARENT, HeaderValue::from_static(TRACE));
         let ray = Id::from_random([1; 16]);
         let mut answer = to_actor(&headers, ray);
         answer.sort();
@@ -103,11 +114,22 @@ mod tests {
             ("cookie", "a=b"),
             ("cookie", "c=d"),
             ("host", "a:1"),
+            (TRACEPARENT, TRACE),
             ("x-empty", ""),
             ("x-rivet-ray-id", &ray),
             ("x-utf8", "grün"),
         ]);
         assert_eq!(answer, expected);
+    }
+
+    #[test]
+    fn a_request_without_a_trace_gets_one() {
+        for given in [None, Some("not a trace"), Some("00-00000000000000000000000000000000-00f067aa0ba902b7-01")] {
+            let given = given.map(|given| (HeaderName::from_static(TRACEPARENT), HeaderValue::from_static(given)));
+            let answer = to_actor(&given.into_iter().collect(), Id::from_random([1; 16]));
+            let traces: Vec<_> = answer.iter().filter(|(name, _)| **name == *TRACEPARENT).collect();
+            assert!(traces.len() == 1 && trace_id(&traces[0].1).is_some(), "{answer:?}");
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ use super::{Ingress, headers, response};
 use crate::gateway::listener::{Place, ResponseBody};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::{Id, StreamHead};
+use crate::telemetry::metrics;
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -59,6 +60,7 @@ enum Admitted {
 impl Ending {
     /// The gateway gives up, for this reason.
     fn refused(refusal: &Refusal, ray: Id) -> Self {
+        metrics::gateway().rejected(refusal.rejection());
         Ending::ByGateway(GATEWAY_FAILURE, refusal.close_reason(ray))
     }
 

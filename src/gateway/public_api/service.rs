@@ -4,12 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use hyper::StatusCode;
-use hyper::header::{HOST, HeaderMap};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap};
 use serde_json::{Value, json};
 
 use super::Api;
 use super::actors::DATACENTER;
 use crate::gateway::refusal::Refusal;
+use crate::telemetry::metrics::{self, Format, GatewayNumbers};
 
 pub(super) async fn health(State(api): State<Api>) -> (StatusCode, Json<Value>) {
     let (status, word) = match api.gateway.health().await {
@@ -53,8 +54,20 @@ pub(super) async fn ui() -> Refusal {
     not_built("The dashboard")
 }
 
-pub(super) async fn metrics() -> Refusal {
-    not_built("The metrics route of the gateway")
+/// The gateway's numbers, in the form that the scraper reads.
+pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Refusal> {
+    let health = api.gateway.health().await?;
+    let numbers = GatewayNumbers {
+        placed: health.awake_actors.saturating_sub(health.waiting_actors),
+        waiting: health.waiting_actors,
+        runners: health.connected_runners,
+        streams: health.streams,
+        waiting_streams: health.waiting_streams,
+        hibernating_sockets: health.lasting_sockets,
+    };
+    let format = Format::accepted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+    let text = metrics::gateway().encode(numbers, format);
+    Ok(([(CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 pub(super) async fn worker() -> Refusal {

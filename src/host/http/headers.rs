@@ -9,9 +9,9 @@ use hyper::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use rand::RngExt;
 
 use crate::host::StartActor;
+use crate::telemetry;
 
 /// What every request and event tells the app about the actor it is for.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl Identity {
     pub(super) fn add_to_request(&self, headers: &mut HeaderMap, stream: StreamId) {
         self.add_to(headers);
         headers.insert(ACTOR_REQUEST_ID, printable(&stream.to_string()));
-        headers.entry(TRACEPARENT).or_insert_with(traceparent);
+        trace(headers);
     }
 }
 
@@ -133,10 +133,17 @@ fn printable(text: &str) -> HeaderValue {
         .expect("percent-encoding leaves only printable ASCII")
 }
 
-/// A W3C trace context for a request that came without one; not sampled.
-fn traceparent() -> HeaderValue {
-    let (trace, span): (u128, u64) = (rand::rng().random(), rand::rng().random());
-    printable(&format!("00-{:032x}-{:016x}-00", trace.max(1), span.max(1)))
+/// Gives a request a trace context that came without one, or with one that cannot be read.
+pub(super) fn trace(headers: &mut HeaderMap) {
+    if trace_of(headers).is_none() {
+        let traceparent = telemetry::new_traceparent(rand::random(), rand::random());
+        headers.insert(telemetry::TRACEPARENT, printable(&traceparent));
+    }
+}
+
+/// The trace that a request belongs to.
+pub(super) fn trace_of(headers: &HeaderMap) -> Option<&str> {
+    telemetry::trace_id(headers.get(telemetry::TRACEPARENT)?.to_str().ok()?)
 }
 
 const UNPRINTABLE: &AsciiSet = &CONTROLS.add(b'%');
@@ -150,7 +157,6 @@ const ACTOR_NAME: HeaderName = HeaderName::from_static("actor-name");
 const ACTOR_KEY: HeaderName = HeaderName::from_static("actor-key");
 const ACTOR_GENERATION: HeaderName = HeaderName::from_static("actor-generation");
 const ACTOR_REQUEST_ID: HeaderName = HeaderName::from_static("actor-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use tracing::{debug, error};
 use super::job::{Job, Work};
 use super::{Order, Shared};
 use crate::store::{Found, Store, StoreError};
+use crate::telemetry::metrics;
 
 /// The loop of the thread.
 pub(super) struct Batches<'a, S> {
@@ -93,7 +94,7 @@ impl<'a, S: Store> Batches<'a, S> {
             self.one_by_one(rest);
             return batch.stop;
         }
-        match self.store.commit() {
+        match self.commit() {
             Ok(()) => self.committed(batch.applied),
             Err(error) => {
                 self.store.rollback();
@@ -183,8 +184,16 @@ impl<'a, S: Store> Batches<'a, S> {
     fn alone(&mut self, job: &Job) -> Result<Answer, Failed> {
         self.store.begin().map_err(Failed::Transaction)?;
         let answer = self.apply(&job.work, now_ms()).map_err(Failed::Apply)?;
-        self.store.commit().map_err(Failed::Transaction)?;
+        self.commit().map_err(Failed::Transaction)?;
         Ok(answer)
+    }
+
+    /// Commits and says how long it took, for those who count.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let committed = self.store.commit();
+        metrics::gateway().commit(committed.is_ok(), began.elapsed());
+        committed
     }
 
     fn committed(&mut self, applied: Vec<Applied>) {

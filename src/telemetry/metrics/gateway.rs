@@ -17,8 +17,8 @@ pub struct GatewayMetrics {
     commit_seconds: Seconds,
     kv: [[Counter; 2]; 6],
     rejected: [Counter; 7],
-    awake: Gauge,
-    asleep: Gauge,
+    placed: Gauge,
+    waiting: Gauge,
     runners: Gauge,
     streams: Gauge,
     waiting_streams: Gauge,
@@ -29,10 +29,10 @@ pub struct GatewayMetrics {
 /// What a gateway looks up when it is asked, instead of counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GatewayNumbers {
-    /// Actors that are awake or on their way.
-    pub awake: usize,
-    /// Actors that sleep.
-    pub asleep: usize,
+    /// Actors that are awake or on their way, on a runner.
+    pub placed: usize,
+    /// Actors that wait for a free slot.
+    pub waiting: usize,
     /// Runners with a connection.
     pub runners: usize,
     /// Open streams between clients and actors.
@@ -85,8 +85,8 @@ impl GatewayMetrics {
         let set = |gauge: &Gauge, value: usize| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         };
-        set(&self.awake, numbers.awake);
-        set(&self.asleep, numbers.asleep);
+        set(&self.placed, numbers.placed);
+        set(&self.waiting, numbers.waiting);
         set(&self.runners, numbers.runners);
         set(&self.streams, numbers.streams);
         set(&self.waiting_streams, numbers.waiting_streams);
@@ -125,8 +125,8 @@ impl Default for GatewayMetrics {
                 ["ok", "refused"].map(|result| kv.get_or_create_owned(&[("op", operation), ("result", result)]))
             }),
             rejected: counters(&rejected, "reason", reasons),
-            awake: phases.get_or_create_owned(&[("phase", "awake")]),
-            asleep: phases.get_or_create_owned(&[("phase", "asleep")]),
+            placed: phases.get_or_create_owned(&[("phase", "placed")]),
+            waiting: phases.get_or_create_owned(&[("phase", "waiting")]),
             streams: streams.get_or_create_owned(&[("state", "open")]),
             waiting_streams: streams.get_or_create_owned(&[("state", "waiting")]),
             runners,

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use greenroom_protocol::KvRequest;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -141,6 +142,19 @@ pub enum KvOperation {
     Delete,
     DeleteRange,
     Drop,
+}
+
+impl From<&KvRequest> for KvOperation {
+    fn from(request: &KvRequest) -> Self {
+        match request {
+            KvRequest::Get { .. } => KvOperation::Get,
+            KvRequest::List { .. } => KvOperation::List,
+            KvRequest::Put { .. } => KvOperation::Put,
+            KvRequest::Delete { .. } => KvOperation::Delete,
+            KvRequest::DeleteRange { .. } => KvOperation::DeleteRange,
+            KvRequest::Drop => KvOperation::Drop,
+        }
+    }
 }
 
 /// How a storage request ended.

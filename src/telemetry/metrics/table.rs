@@ -138,7 +138,11 @@ pub static TABLE: &[Description] = &[
         "Records written to the log",
     ),
     counter("greenroom_log_dropped_total", &[], "Records that could not be written"),
-    gauge("greenroom_gateway_actors", &[("phase", "awake, asleep")], "Gateway: actors that were not destroyed"),
+    gauge(
+        "greenroom_gateway_actors",
+        &[("phase", "placed, waiting")],
+        "Gateway: actors that are awake or on their way, and those that wait for a free slot",
+    ),
     gauge("greenroom_gateway_runners", &[], "Gateway: connected runners"),
     gauge(
         "greenroom_gateway_streams",

@@ -28,10 +28,18 @@ async fn the_gateway_tells_of_itself() {
     assert_eq!(json(&datacenters)["datacenters"][0]["url"], "http://test/");
     let root = get(address, "/").await;
     assert_eq!((root.status().as_u16(), &root.headers()["location"]), (308, &"/ui/".parse().expect("value")));
-    for path in ["/ui", "/ui/", "/ui/x/y", "/metrics"] {
+    for path in ["/ui", "/ui/", "/ui/x/y"] {
         check_code(&get(address, path).await, 501, "api.not_implemented");
     }
     check_code(&http(address, Request::put("/worker"), "{}").await, 501, "api.not_implemented");
+    let client = tokio::spawn(async move { get(address, "/metrics").await });
+    let health = GatewayHealth { awake_actors: 3, waiting_actors: 1, connected_runners: 2, ..GatewayHealth::default() };
+    driver.health().await.send(health).expect("somebody waits");
+    let metrics = client.await.expect("client");
+    let text = std::str::from_utf8(metrics.body()).expect("text");
+    for line in ["greenroom_gateway_runners 2", "greenroom_gateway_actors{phase=\"placed\"} 2"] {
+        assert!(text.lines().any(|found| found == line), "{text}");
+    }
     assert_eq!(get(address, "/runners/connect?x=y").await.status(), 200);
 }
 
