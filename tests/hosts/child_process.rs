@@ -146,8 +146,8 @@ async fn clients_cannot_pose_as_the_runner_and_ours_are_added() {
     for gone in ["actor-event", "x-hop", "transfer-encoding", "content-length", "connection"] {
         assert!(!headers.contains_key(gone), "{gone}");
     }
-    let traced = super::child_process::headers(&stage, &[("traceparent", "00-1-2-01")]).await;
-    assert_eq!(traced["traceparent"], ["00-1-2-01"]);
+    let traced = super::child_process::headers(&stage, &[("traceparent", TRACE)]).await;
+    assert_eq!(traced["traceparent"], [TRACE]);
 }
 
 #[tokio::test]
@@ -421,3 +421,6 @@ async fn headers(stage: &Stage, headers: &[(&str, &str)]) -> BTreeMap<String, Ve
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
+
+/// A trace context as a client sends it.
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
