@@ -66,7 +66,7 @@ impl Driver {
                 if let Some(credit) = &credit {
                     responder = responder.on_credit(credit.clone());
                 }
-                let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
+                let hosted = self.actors.get(&actor).filter(|_| self.has_room());
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.request(request, responder)) {
                     self.streams.add(stream, task, feed, credit);
                 }
@@ -84,7 +84,7 @@ impl Driver {
                 self.observer.opened(&actor, stream, StreamKind::WebSocket);
                 let request = WebSocketRequest { stream: stream.id, path, headers, index };
                 let (feed, socket) = WebSocket::new(actor.clone(), stream, self.calls.clone());
-                let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
+                let hosted = self.actors.get(&actor).filter(|_| self.has_room());
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.websocket(request, socket)) {
                     self.streams.add(stream, task, Feed::Frames(feed), None);
                 }
@@ -92,7 +92,7 @@ impl Driver {
             Effect::WebSocketRestored { actor, stream } => {
                 self.observer.opened(&actor, stream, StreamKind::WebSocket);
                 let (feed, socket) = WebSocket::restored(actor.clone(), stream, self.calls.clone());
-                let hosted = self.actors.get(&actor).filter(|_| !self.streams.is_full());
+                let hosted = self.actors.get(&actor).filter(|_| self.has_room());
                 if let Some(task) = hosted.and_then(|hosted| hosted.handle.restored(socket)) {
                     self.streams.add(stream, task, Feed::Frames(feed), None);
                 }
@@ -146,6 +146,15 @@ impl Driver {
                 self.exit = Some(exit);
             }
         }
+    }
+
+    /// Whether one more stream may be open.
+    fn has_room(&self) -> bool {
+        let full = self.streams.is_full();
+        if full {
+            self.observer.overrun(Overrun::Streams);
+        }
+        !full
     }
 
     /// Sends a message; in place of a response that no message can carry, it sends one that says so.

@@ -1,5 +1,12 @@
 //! Probes, status and metrics.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use greenroom::admin::{Admin, AdminOptions};
+use greenroom::runner::Runner;
 use serde_json::json;
 
 use crate::client::{Dev, get, request, tcp};
@@ -86,4 +93,35 @@ async fn metrics_count_what_happens_and_name_no_ids_and_no_secrets() {
     let open = tcp(&dev.admin, &request("GET", "/metrics", &dev.admin, accept, "")).await;
     assert!(open.head.contains("application/openmetrics-text") && open.body.ends_with("# EOF\n"), "{}", open.head);
     dev.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn it_answers_while_everything_else_is_stuck() {
+    let dir = tempfile::tempdir().unwrap();
+    let runner = Runner::builder("http://127.0.0.1:1".parse().unwrap()).start().unwrap();
+    let options = AdminOptions {
+        address: None,
+        insisted: false,
+        socket: dir.path().join("admin.sock"),
+        write_token: None,
+        drain_timeout: Duration::from_secs(1),
+    };
+    let admin = Admin::start(options, runner.clone()).await.unwrap();
+    // This runtime has one thread, and the calls below block it: the runner's driver does not turn meanwhile.
+    let alive = blocking(admin.socket(), "/livez");
+    assert!(alive.starts_with("HTTP/1.1 503") && alive.contains("may be stuck"), "{alive}");
+    let ready = blocking(admin.socket(), "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("not ready: dialling the gateway"), "{ready}");
+    let metrics = blocking(admin.socket(), "/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("process_open_fds"), "{metrics}");
+    runner.stop_now().await;
+    runner.wait().await;
+}
+
+fn blocking(socket: &Path, path: &str) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.write_all(request("GET", path, "localhost", "", "").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
