@@ -1,4 +1,5 @@
-//! Logs: one record per line on stderr, as text for people or JSON for machines.
+//! Logs: one record per line on stderr, as text for people or JSON for machines; where stderr is the journal, with the
+//! journal's own fields.
 //!
 //! A record is a time, a level, a target, a constant message and fields; the fields of its spans say whom it is about.
 //! Control characters never reach the terminal or the log file as they are: much of what is logged was sent by peers.
@@ -6,11 +7,13 @@
 mod escape;
 pub mod fields;
 mod filter;
+mod journal;
 mod json;
 mod layer;
 pub mod metrics;
 pub mod output;
 mod record;
+mod repeats;
 mod text;
 mod time;
 mod trace;
@@ -22,6 +25,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use filter::{FilterStatus, LogControl, control};
+pub use journal::Journal;
 pub use layer::{Form, LogLayer};
 pub use time::rfc3339;
 pub use trace::{TRACEPARENT, new_traceparent, trace_id};
@@ -44,7 +48,10 @@ pub fn init(settings: &LogSettings) -> Result<(), AlreadySetUp> {
         LogFormat::Text => Form::Text { colour },
         LogFormat::Json => Form::Json,
         LogFormat::Auto if terminal => Form::Text { colour },
-        LogFormat::Auto => Form::Json,
+        LogFormat::Auto => match Journal::of_stderr(std::env::var_os("JOURNAL_STREAM").as_deref()) {
+            Some(journal) => Form::Journal(journal),
+            None => Form::Json,
+        },
     };
     let layer = LogLayer::new(form, io::stderr);
     let (filter, control) = LogControl::new(&settings.filter);

@@ -574,7 +574,7 @@ pub static SETTINGS: &[Setting] = &[
         commands: ALL,
         reload: Reload::Restart,
         built: true,
-        help: "text, json or auto: json when stderr is no terminal",
+        help: "text, json or auto: text on a terminal, the fields of the journal when stderr is the journal, else json",
     },
     Setting {
         id: Id::OtlpEndpoint,

@@ -126,7 +126,7 @@ pub enum LogFormat {
     Text,
     /// A JSON object per line, for machines.
     Json,
-    /// JSON when stderr is no terminal.
+    /// Text on a terminal, records of the journal when stderr is the journal, else JSON.
     #[default]
     Auto,
 }

@@ -47,6 +47,8 @@ pub const DELAY_MS: &str = "delay_ms";
 pub const ELAPSED_MS: &str = "elapsed_ms";
 /// How many there are.
 pub const COUNT: &str = "count";
+/// How many more times the same record came within ten seconds and was not written.
+pub const REPEATED: &str = "repeated";
 /// A size, in bytes.
 pub const BYTES: &str = "bytes";
 /// The setting that a record is about.

@@ -1,6 +1,8 @@
 //! Turns events into lines.
 
 use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
@@ -10,18 +12,21 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::telemetry::record::Fields;
-use crate::telemetry::{json, metrics, text};
+use crate::telemetry::journal::Journal;
+use crate::telemetry::record::{Fields, Value};
+use crate::telemetry::repeats::{Repeats, Verdict};
+use crate::telemetry::{fields, json, metrics, text};
 
 /// Writes every event as a line.
 #[derive(Debug)]
 pub struct LogLayer<W> {
     form: Form,
     writer: W,
+    repeats: Mutex<Repeats>,
 }
 
-/// What a line looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a record looks like.
+#[derive(Debug)]
 pub enum Form {
     /// For people.
     Text {
@@ -30,6 +35,8 @@ pub enum Form {
     },
     /// A JSON object.
     Json,
+    /// Fields for the journal, which gets them without the writer.
+    Journal(Journal),
 }
 
 /// A record about to be written.
@@ -44,9 +51,9 @@ pub(super) struct Record<'a> {
 }
 
 impl<W> LogLayer<W> {
-    /// Lines of this form to this writer; each line is one write.
+    /// Records of this form to this writer; each line is one write.
     pub fn new(form: Form, writer: W) -> Self {
-        LogLayer { form, writer }
+        LogLayer { form, writer, repeats: Mutex::default() }
     }
 }
 
@@ -84,6 +91,15 @@ where
                 fields.add_missing(outer);
             }
         }
+        let verdict = {
+            let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+            repeats.judge(metadata, &message, &fields, Instant::now())
+        };
+        match verdict {
+            Verdict::Write => {}
+            Verdict::WriteWithCount(times) => fields.add(fields::REPEATED, Value::Unsigned(times)),
+            Verdict::Skip => return,
+        }
         let mut time = String::new();
         if SystemTime.format_time(&mut Writer::new(&mut time)).is_err() {
             time.push('-');
@@ -96,9 +112,10 @@ where
             fields,
         };
         let mut line = String::with_capacity(256);
-        match self.form {
-            Form::Text { colour } => text::write(&mut line, &record, colour),
+        match &self.form {
+            Form::Text { colour } => text::write(&mut line, &record, *colour),
             Form::Json => json::write(&mut line, &record),
+            Form::Journal(journal) => return journal.send(&record),
         }
         // There is nowhere left to report that stderr is gone, but a scraper may see it.
         match self.writer.make_writer_for(metadata).write_all(line.as_bytes()) {
@@ -110,7 +127,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use serde_json::Value;
     use tracing::{info, info_span, warn};

@@ -48,6 +48,11 @@ impl Fields {
         }
     }
 
+    /// Adds a field that a record has not got.
+    pub fn add(&mut self, name: &'static str, value: Value) {
+        self.0.push((name, value));
+    }
+
     fn set(&mut self, field: &Field, value: Value) {
         // A field that is a keyword is written r#type and meant as type.
         let name = field.name().strip_prefix("r#").unwrap_or(field.name());

@@ -23,15 +23,25 @@ pub(super) fn write(out: &mut String, record: &Record<'_>, colour: bool) {
     let _ = write!(out, "{dim}{}{reset} {level}{:>5}{reset} {dim}", record.time, record.level.as_str());
     escape::plain(out, short(record.target));
     let _ = write!(out, ":{reset} ");
+    painted(out, record, dim, reset);
+    out.push('\n');
+}
+
+/// Writes `message name=value …`.
+pub(super) fn message(out: &mut String, record: &Record<'_>) {
+    painted(out, record, "", "");
+}
+
+fn painted(out: &mut String, record: &Record<'_>, dim: &str, reset: &str) {
     escape::plain(out, record.message);
     for (name, value) in record.fields.iter() {
+        // Writing to a string cannot fail.
         let _ = write!(out, " {dim}{name}={reset}");
         match value {
             Value::Text(text) => escape::value(out, text),
             Value::Signed(_) | Value::Unsigned(_) | Value::Float(_) | Value::Bool(_) => drop(write!(out, "{value}")),
         }
     }
-    out.push('\n');
 }
 
 /// Our own targets without the crate's name: every line would begin with it.
