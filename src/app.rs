@@ -10,6 +10,7 @@ mod exit;
 mod manual;
 mod operator;
 mod signals;
+mod systemd;
 mod version;
 
 #[cfg(feature = "gateway")]
@@ -20,6 +21,7 @@ mod dev;
 mod gateway;
 #[cfg(feature = "gateway")]
 mod open_files;
+mod reload;
 mod run;
 
 use std::ffi::OsString;
@@ -43,8 +45,11 @@ pub fn main() -> ExitCode {
 
 fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: config::Environment) -> Exit {
     match cli::parse(arguments, environment) {
-        Invocation::Dev(values) => dev_command(&values),
-        Invocation::Run(values) => start(RunSettings::new(&values), |settings| &settings.log, run::run),
+        Invocation::Dev(values) => dev_command(values),
+        Invocation::Run(values) => {
+            let settings = RunSettings::new(&values);
+            start(settings, |settings| &settings.log, |settings, signals| run::run(settings, values, signals))
+        }
         Invocation::Gateway(values) => gateway_command(&values),
         Invocation::ConfigCheck(values) => match config::check(&values) {
             Ok((run, _)) => {
@@ -82,8 +87,9 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: config:
 }
 
 #[cfg(feature = "gateway")]
-fn dev_command(values: &config::Values) -> Exit {
-    start(config::DevSettings::new(values), |settings| &settings.run.log, dev::run)
+fn dev_command(values: config::Values) -> Exit {
+    let settings = config::DevSettings::new(&values);
+    start(settings, |settings| &settings.run.log, |settings, signals| dev::run(settings, values, signals))
 }
 
 #[cfg(feature = "gateway")]
@@ -92,7 +98,7 @@ fn gateway_command(values: &config::Values) -> Exit {
 }
 
 #[cfg(not(feature = "gateway"))]
-fn dev_command(_: &config::Values) -> Exit {
+fn dev_command(_: config::Values) -> Exit {
     complain("this build has no gateway, and `greenroom dev` needs one");
     Exit::Usage
 }

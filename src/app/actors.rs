@@ -17,34 +17,51 @@ pub(super) struct Hosts {
     /// By actor name.
     pub(super) by_name: Vec<(String, Arc<dyn ActorHost>)>,
     /// The API that they tell their processes of; serves while this lives.
-    _api: Option<Api>,
+    api: Option<Api>,
 }
 
 impl Hosts {
     /// Hosts that need no API.
     #[cfg(feature = "gateway")]
     pub(super) fn in_process(by_name: Vec<(String, Arc<dyn ActorHost>)>) -> Self {
-        Hosts { by_name, _api: None }
+        Hosts { by_name, api: None }
     }
 }
 
 /// The hosts of the defined actors, with the API that they tell their processes of.
 pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
     if settings.actors.is_empty() {
-        return Ok(Hosts { by_name: Vec::new(), _api: None });
+        return Ok(Hosts { by_name: Vec::new(), api: None });
     }
     let api = Api::start(settings.api, &settings.runtime_dir).await.map_err(|error| {
         error!({ fields::ERROR } = %error, "the actor API does not serve");
         Exit::Misconfigured
     })?;
-    let roots = Roots { runtime: settings.runtime_dir.clone(), data: settings.data_dir.clone() };
+    let roots = roots(settings);
     // The API serves in the runtime directory, so no other runner does.
     child_process::end_leftovers(&roots);
+    Ok(Hosts { by_name: by_name(settings, &roots, &api), api: Some(api) })
+}
+
+/// Makes the hosts those of other definitions; they go on telling their processes of the same API.
+pub(super) async fn change(hosts: &mut Hosts, settings: &RunSettings) -> Result<(), Exit> {
+    match &hosts.api {
+        Some(api) => hosts.by_name = by_name(settings, &roots(settings), api),
+        None => *hosts = self::hosts(settings).await?,
+    }
+    Ok(())
+}
+
+fn roots(settings: &RunSettings) -> Roots {
+    Roots { runtime: settings.runtime_dir.clone(), data: settings.data_dir.clone() }
+}
+
+fn by_name(settings: &RunSettings, roots: &Roots, api: &Api) -> Vec<(String, Arc<dyn ActorHost>)> {
     let host = |actor: &ActorDefinition| {
         let host = ChildProcess::new(child_process(actor), roots.clone(), api.doors().clone());
         (actor.name.clone(), Arc::new(host) as Arc<dyn ActorHost>)
     };
-    Ok(Hosts { by_name: settings.actors.iter().map(host).collect(), _api: Some(api) })
+    settings.actors.iter().map(host).collect()
 }
 
 /// How to run a defined actor as a child process.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tracing::error;
 
 use crate::app::actors::Hosts;
+use crate::app::reload::Reloaded;
 use crate::app::signals::Signals;
 use crate::app::{Exit, actors, demo, gateway, run, say};
-use crate::config::{DevSettings, Endpoint, RunSettings};
+use crate::config::{DevSettings, Endpoint, RunSettings, Values};
 use crate::gateway::{CreateActor, GatewayError, GatewayHandle};
 use crate::store::CrashPolicy;
 use crate::telemetry::fields;
@@ -21,7 +22,7 @@ struct Started {
 }
 
 /// Runs until it is told to stop: the gateway first, then the runner, then an actor of each kind.
-pub(super) async fn run(settings: DevSettings, mut signals: Signals) -> Exit {
+pub(super) async fn run(settings: DevSettings, values: Values, mut signals: Signals) -> Exit {
     let DevSettings { gateway: gateway_settings, run: mut settings } = settings;
     let mut gateway = match gateway::start(&gateway_settings).await {
         Ok(gateway) => gateway,
@@ -43,16 +44,18 @@ pub(super) async fn run(settings: DevSettings, mut signals: Signals) -> Exit {
         }
     };
     let handle = gateway.handle().clone();
+    let names: Vec<String> = hosts.by_name.iter().map(|(name, _)| name.clone()).collect();
     let greet = async {
         if runner.connected().await {
-            let actors = make(&handle, &settings.runner_name, &hosts).await;
+            let actors = make(&handle, &settings.runner_name, &names).await;
             say(welcome(&settings, gateway_settings.admin_token.is_some(), &actors));
         }
         // The greeting is no reason to stop.
         std::future::pending().await
     };
+    let reloaded = Reloaded::new(settings.clone(), hosts, move || Ok(DevSettings::new(&values)?.run));
     let (exit, failure) = tokio::select! {
-        exit = run::until_stopped(&runner, &settings, &mut signals) => (exit, None),
+        exit = run::until_stopped(&runner, reloaded, &mut signals) => (exit, None),
         failure = gateway.failed() => (Exit::Internal, Some(failure)),
         () = greet => (Exit::Internal, None),
     };
@@ -68,10 +71,10 @@ pub(super) async fn run(settings: DevSettings, mut signals: Signals) -> Exit {
 
 /// Makes an actor of each name, or finds the one of an earlier run. The pool may take a moment to be known after the
 /// runner has connected.
-async fn make(gateway: &GatewayHandle, pool: &str, hosts: &Hosts) -> Vec<Started> {
+async fn make(gateway: &GatewayHandle, pool: &str, names: &[String]) -> Vec<Started> {
     let mut started = Vec::new();
     let mut again = tokio::time::interval(Duration::from_millis(50));
-    for (name, _) in &hosts.by_name {
+    for name in names {
         let actor = CreateActor {
             namespace: "default".into(),
             name: name.as_str().into(),

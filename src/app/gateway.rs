@@ -1,15 +1,18 @@
 //! `greenroom gateway`: the embedded gateway alone.
 
+use std::time::Duration;
+
 use tracing::{error, info, warn};
 
 use crate::app::Exit;
 use crate::app::open_files;
 use crate::app::signals::Signals;
+use crate::app::systemd::ServiceManager;
 use crate::config::GatewaySettings;
 use crate::gateway::callers::AllowedHosts;
 use crate::gateway::listener::RateLimit;
 use crate::gateway::{GatewayFailure, GatewayHandle, GatewayOptions, RunningGateway};
-use crate::telemetry::fields;
+use crate::telemetry::{self, fields};
 
 /// Runs until it is told to stop.
 pub(super) async fn run(settings: GatewaySettings, mut signals: Signals) -> Exit {
@@ -19,11 +22,23 @@ pub(super) async fn run(settings: GatewaySettings, mut signals: Signals) -> Exit
         Err(exit) => return exit,
     };
     let handle = gateway.handle().clone();
+    let manager = ServiceManager::of_process();
+    manager.ready(&format!("serves on {}", gateway.local_addr()));
     let failure = tokio::select! {
         failure = gateway.failed() => Some(failure),
-        () = signals.stop(async || report(&handle).await) => None,
+        () = manager.feed_watchdog(&handle) => None,
+        () = signals.stop(async || report(&handle).await, async || reload(&settings)) => None,
     };
+    manager.stopping("stopping", STOPPING);
     stop(gateway, failure, &mut signals).await
+}
+
+/// Nothing of a gateway's settings can change without a restart but the log filter, which a command may have changed.
+fn reload(settings: &GatewaySettings) {
+    if let Some(control) = telemetry::control() {
+        control.configure(&settings.log.filter);
+    }
+    info!("reloaded; the log filter is as configured, everything else needs a restart");
 }
 
 /// Starts a gateway with these settings.
@@ -48,7 +63,7 @@ pub(super) async fn start(settings: &GatewaySettings) -> Result<RunningGateway, 
 pub(super) async fn stop(gateway: RunningGateway, failure: Option<GatewayFailure>, signals: &mut Signals) -> Exit {
     let stopped = tokio::select! {
         stopped = gateway.stop() => stopped,
-        () = signals.stop(async || info!("status: the gateway is stopping")) => {
+        () = signals.stop(async || info!("status: the gateway is stopping"), async || ()) => {
             warn!("stopped before everyone was told; what was acknowledged is on disk");
             Ok(())
         }
@@ -77,3 +92,6 @@ fn failed(error: &GatewayFailure) -> Exit {
     error!({ fields::ERROR } = %error, "the gateway cannot go on");
     Exit::Internal
 }
+
+/// More than a gateway takes to tell everyone.
+const STOPPING: Duration = Duration::from_secs(20);

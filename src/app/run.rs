@@ -1,17 +1,21 @@
 //! `greenroom run`: the runner daemon.
 
+use std::time::Duration;
+
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, AdminOptions};
 use crate::app::Exit;
 use crate::app::actors::{self, Hosts};
+use crate::app::reload::Reloaded;
 use crate::app::signals::Signals;
-use crate::config::{AdminSettings, RunSettings, runner_key};
+use crate::app::systemd::ServiceManager;
+use crate::config::{AdminSettings, RunSettings, Values, runner_key};
 use crate::runner::{self, Runner, RunnerHandle};
 use crate::telemetry::fields;
 
 /// Runs until it is told to stop or the gateway refuses it for good.
-pub(super) async fn run(settings: RunSettings, mut signals: Signals) -> Exit {
+pub(super) async fn run(settings: RunSettings, values: Values, mut signals: Signals) -> Exit {
     warn_of(&settings);
     if settings.actors.is_empty() {
         warn!("no actors are defined; give an actors file with --actors, or --actor NAME=COMMAND");
@@ -21,7 +25,10 @@ pub(super) async fn run(settings: RunSettings, mut signals: Signals) -> Exit {
         Err(exit) => return exit,
     };
     match serve(&settings, &hosts).await {
-        Ok((runner, _admin)) => until_stopped(&runner, &settings, &mut signals).await,
+        Ok((runner, _admin)) => {
+            let reloaded = Reloaded::new(settings, hosts, move || RunSettings::new(&values));
+            until_stopped(&runner, reloaded, &mut signals).await
+        }
         Err(exit) => exit,
     }
 }
@@ -85,15 +92,26 @@ pub fn builder(settings: &RunSettings) -> runner::Builder {
 }
 
 /// Waits for the end of the runner: by itself, or drained at the first request to stop, or at once at the second.
-pub(super) async fn until_stopped(runner: &RunnerHandle, settings: &RunSettings, signals: &mut Signals) -> Exit {
+pub(super) async fn until_stopped(runner: &RunnerHandle, mut reloaded: Reloaded, signals: &mut Signals) -> Exit {
+    let manager = ServiceManager::of_process();
+    let followed = manager.follow(runner.clone());
+    tokio::pin!(followed);
     let report = async || report(runner);
+    let drain_timeout = reloaded.drain_timeout();
+    let stop = signals.stop(&report, async || reloaded.reload(runner, manager).await);
     tokio::select! {
         exit = runner.wait() => return ended(exit),
-        () = signals.stop(&report) => runner.drain(settings.drain_timeout).await,
+        () = stop => {
+            manager.stopping("draining", drain_timeout + STOPPING);
+            runner.drain(drain_timeout).await;
+        }
+        () = &mut followed => {}
     }
+    let stop = signals.stop(&report, async || info!("the runner stops; nothing is reloaded"));
     tokio::select! {
         exit = runner.wait() => return ended(exit),
-        () = signals.stop(&report) => runner.stop_now().await,
+        () = stop => runner.stop_now().await,
+        () = followed => {}
     }
     ended(runner.wait().await)
 }
@@ -134,3 +152,6 @@ fn ended(exit: runner::Exit) -> Exit {
         }
     }
 }
+
+/// What stopping may take above draining.
+const STOPPING: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use std::io;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::telemetry::fields;
 
@@ -32,8 +32,8 @@ impl Signals {
 
     /// Resolves at the next TERM or INT: the first means drain, then stop; the one after it means stop now.
     ///
-    /// On USR1 `report` writes a status record to the log. HUP is taken and refused with a record. Cancel-safe.
-    pub async fn stop(&mut self, report: impl AsyncFn()) {
+    /// On USR1 `report` writes a status record to the log; on HUP `reload` reads again what can be. Cancel-safe.
+    pub async fn stop(&mut self, report: impl AsyncFn(), mut reload: impl AsyncFnMut()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {
@@ -45,7 +45,8 @@ impl Signals {
                     return;
                 }
                 _ = self.hangup.recv() => {
-                    warn!({ fields::SIGNAL } = "HUP", "reload is not built yet; restart to apply new settings");
+                    info!({ fields::SIGNAL } = "HUP", "asked to reload");
+                    reload().await;
                 }
                 _ = self.user1.recv() => report().await,
             }

@@ -65,7 +65,7 @@ impl ServiceManager {
         tell(&[NotifyState::Stopping, NotifyState::Status(status), extension(within)]);
     }
 
-    /// Tells how a runner is doing until it has ended.
+    /// Tells how a runner is doing for as long as this is polled; never resolves.
     pub(super) async fn follow(self, runner: RunnerHandle) {
         let mut changes = runner.watch_status();
         tokio::join!(self.feed_watchdog(&runner), self.tell_status(&mut changes));
@@ -100,16 +100,17 @@ impl ServiceManager {
         }
     }
 
-    /// Feeds the watchdog for as long as the loops turn.
+    /// Feeds the watchdog for as long as the loops turn; never resolves.
     pub(super) async fn feed_watchdog(self, daemon: &impl ProofOfLife) {
-        let Some(limit) = self.watchdog else { return };
+        let Some(limit) = self.watchdog else { return std::future::pending().await };
         let mut pace = interval(limit / 3);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pace.tick().await;
             match timeout(limit / 3, daemon.prove()).await {
                 Ok(true) => tell(&[NotifyState::Watchdog]),
-                Ok(false) => return,
+                // It has ended, and so will the process.
+                Ok(false) => return std::future::pending().await,
                 Err(_) => warn!(
                     silent_ms = (limit / 3).as_millis(),
                     "a loop of this daemon does not turn; the service manager will restart it"

@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::reader::Reader;
 use crate::config::secret::{self, Privacy};
 use crate::config::suggest::closest;
-use crate::config::{ActorDefinition, Endpoint, Id, Mistake, Mistakes, Origin, Rate, Values, actors_file};
+use crate::config::{ActorDefinition, Endpoint, Id, Mistake, Mistakes, Origin, Rate, Values, actors_file, units};
 
 /// The settings of `greenroom run`.
 #[derive(Clone, Debug)]
@@ -145,7 +145,7 @@ impl RunSettings {
 
     fn read(reader: &mut Reader<'_>, token: Option<SecretString>) -> Self {
         let data_dir = data_dir(reader);
-        let drain_timeout = reader.duration(Id::DrainTimeout);
+        let drain_timeout = drain_timeout(reader);
         let runtime_dir = runtime_dir(reader, &data_dir);
         let length = runtime_dir.as_os_str().len();
         if length > RUNTIME_DIR_MAX {
@@ -329,7 +329,8 @@ fn runner_token(reader: &mut Reader<'_>) -> Option<SecretString> {
         return reader.optional(Id::Token, secret::parse);
     }
     let path = values.environment().directory(CREDENTIALS)?.join("token");
-    if !path.exists() {
+    // A unit that may or may not have a token gives an empty one.
+    if std::fs::read(&path).map_or(true, |content| content.trim_ascii().is_empty()) {
         return None;
     }
     let token = secret::read(&path, Privacy::System);
@@ -358,6 +359,23 @@ fn data_dir(reader: &mut Reader<'_>) -> PathBuf {
 fn runtime_dir(reader: &mut Reader<'_>, data_dir: &Path) -> PathBuf {
     let given = reader.path(Id::RuntimeDir);
     given.or_else(|| reader.values.environment().directory("RUNTIME_DIRECTORY")).unwrap_or_else(|| data_dir.join("run"))
+}
+
+/// The drain timeout, which the service manager must let pass with some time to spare.
+fn drain_timeout(reader: &mut Reader<'_>) -> Duration {
+    let drain_timeout = reader.duration(Id::DrainTimeout);
+    let stop_timeout = reader.optional(Id::StopTimeout, units::duration);
+    if let Some(stop_timeout) = stop_timeout.filter(|stop| *stop <= drain_timeout + SPARE) {
+        let says = format!(
+            "the service manager kills the daemon after {}, and draining may take {} (--drain-timeout): leave it at least \
+             {} more (TimeoutStopSec= of the unit), or drain for a shorter time",
+            units::duration_text(stop_timeout),
+            units::duration_text(drain_timeout),
+            units::duration_text(SPARE),
+        );
+        reader.mistake_at(Id::StopTimeout, &says);
+    }
+    drain_timeout
 }
 
 fn protocol_version(reader: &mut Reader<'_>) -> Version {
@@ -400,6 +418,9 @@ fn actors(reader: &mut Reader<'_>, drain_timeout: Duration) -> Vec<ActorDefiniti
     actors.sort_by(|one, other| one.name.cmp(&other.name));
     actors
 }
+
+/// What stopping takes above draining: the rest of the log, ending processes that do not yield.
+const SPARE: Duration = Duration::from_secs(3);
 
 /// The longest runtime directory, in bytes: the path of a socket has at most 107, and below the directory it needs 28.
 const RUNTIME_DIR_MAX: usize = 79;

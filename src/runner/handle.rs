@@ -1,5 +1,6 @@
 //! The owner's door to a running runner.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::actor::{ActorKey, Outcome};
 use crate::config::Endpoint;
-use crate::host::{ActorContext, Call, CallSender, Gone, StartActor};
+use crate::host::{ActorContext, ActorHost, Call, CallSender, Gone, StartActor};
 use crate::runner::{ActorLife, Census};
 use crate::session::{Exit, LinkStatus, Settings};
 use crate::socket::Target;
@@ -68,13 +69,13 @@ pub struct ActorInfo {
 }
 
 /// What the owner wants.
-#[derive(Debug)]
 pub(super) enum Command {
     Actor { id: Arc<str>, generation: Option<u32>, reply: oneshot::Sender<Option<ActorInfo>> },
     Actors { reply: oneshot::Sender<Vec<ActorInfo>> },
     Lives { reply: oneshot::Sender<Vec<ActorLife>> },
     Census { reply: oneshot::Sender<Census> },
     WaitStarted { key: ActorKey, reply: oneshot::Sender<bool> },
+    SetHosts { hosts: BTreeMap<Arc<str>, Arc<dyn ActorHost>> },
     Drain { within: Duration },
     StopNow,
 }

@@ -44,6 +44,24 @@ fn a_variable_of_another_command_is_left_alone() {
 }
 
 #[test]
+fn a_service_manager_that_kills_before_the_drain_is_over_is_a_mistake() {
+    let check = |stop, drain| RunSettings::new(&run(&[(Id::DrainTimeout, drain)], &[("GREENROOM_STOP_TIMEOUT", stop)]));
+    assert!(check("16s", "12s").is_ok());
+    let mistakes = check("15s", "12s").unwrap_err().to_string();
+    assert!(mistakes.contains("GREENROOM_STOP_TIMEOUT=\"15s\": the service manager kills the daemon after 15s"), "{mistakes}");
+}
+
+#[test]
+fn an_empty_credential_is_no_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let environment = &[("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap())];
+    file(dir.path(), "token", "\n", 0o440);
+    assert!(RunSettings::new(&run(&[], environment)).unwrap().token.is_none());
+    file(dir.path(), "token", "secret\n", 0o440);
+    assert!(RunSettings::new(&run(&[], environment)).unwrap().token.is_some());
+}
+
+#[test]
 fn ten_kinds_of_mistakes_are_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let token = file(dir.path(), "token", "secret", 0o644);
