@@ -168,6 +168,15 @@ impl RunnerHandle {
         self.status.clone().wait_for(|status| status.link == LinkStatus::Open).await.is_ok()
     }
 
+    /// Runs actors on these hosts from now on. Actors that run go on as they are, also when their name is gone: only new
+    /// lives start by what is said here. The gateway learns new names when the runner is started again, or when an actor
+    /// of the name is made.
+    pub async fn set_hosts(&self, hosts: impl IntoIterator<Item = (String, Arc<dyn ActorHost>)>) {
+        let hosts = hosts.into_iter().map(|(name, host)| (Arc::from(name), host)).collect();
+        // A runner that has ended starts nothing.
+        let _ = self.commands.send(Command::SetHosts { hosts }).await;
+    }
+
     /// Stops politely, within about this time. [`RunnerHandle::wait`] tells the end.
     pub async fn drain(&self, within: Duration) {
         // A runner that is gone has nothing left to drain.

@@ -6,3 +6,4 @@ mod process;
 mod dev;
 mod run;
 mod streams;
+mod service;

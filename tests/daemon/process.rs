@@ -26,12 +26,18 @@ impl Daemon {
 
     /// Starts a command that keeps its data in this directory.
     pub fn start(dir: TempDir, arguments: &[&str]) -> Self {
+        Self::start_with(dir, arguments, &[])
+    }
+
+    /// Starts a command with these variables on top of the few that every one gets.
+    pub fn start_with(dir: TempDir, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_greenroom"))
             .args(arguments)
             .args(["--log-format", "json", "--data-dir"])
             .arg(dir.path().join("data"))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

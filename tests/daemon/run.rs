@@ -20,7 +20,7 @@ async fn an_unreachable_gateway_is_reported_and_does_not_end_the_daemon() {
     assert!(record["reason"].as_str().unwrap().contains("Connection refused"), "{record}");
 
     daemon.signal(Signal::HUP);
-    daemon.record("reload is not built yet; restart to apply new settings").await;
+    daemon.record("reloaded; no actor has changed").await;
     daemon.signal(Signal::USR1);
     let record = daemon.record("status").await;
     assert_eq!(record["draining"], false);

@@ -48,7 +48,10 @@ fn a_service_manager_that_kills_before_the_drain_is_over_is_a_mistake() {
     let check = |stop, drain| RunSettings::new(&run(&[(Id::DrainTimeout, drain)], &[("GREENROOM_STOP_TIMEOUT", stop)]));
     assert!(check("16s", "12s").is_ok());
     let mistakes = check("15s", "12s").unwrap_err().to_string();
-    assert!(mistakes.contains("GREENROOM_STOP_TIMEOUT=\"15s\": the service manager kills the daemon after 15s"), "{mistakes}");
+    assert!(
+        mistakes.contains("GREENROOM_STOP_TIMEOUT=\"15s\": the service manager kills the daemon after 15s"),
+        "{mistakes}"
+    );
 }
 
 #[test]
