@@ -5,5 +5,5 @@ mod process;
 
 mod dev;
 mod run;
-mod streams;
 mod service;
+mod streams;
