@@ -5,32 +5,36 @@
 
 mod access;
 mod actor;
+mod egress;
 mod error;
 mod kv;
+mod metadata;
 mod query;
 mod server;
 mod tokens;
 
-pub use server::{Api, ApiFailure};
+pub use server::{Api, ApiFailure, Services};
 pub use tokens::Tokens;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
 use axum::routing::{any, get, post};
+use axum::{Extension, Router};
 
 use access::Caller;
 use error::ApiError;
 
 /// All routes.
-fn router(tokens: Arc<Tokens>) -> Router {
+fn router(tokens: Arc<Tokens>, services: Services) -> Router {
     let mut router = Router::new()
         .route("/v1/actor", get(actor::who_am_i))
         .route("/v1/input", get(actor::input))
         .route("/v1/sleep", post(actor::sleep))
         .route("/v1/destroy", post(actor::destroy))
+        .route("/v1/metadata", get(metadata::read).patch(metadata::patch))
+        .route("/v1/egress/{*rest}", any(egress::call))
         .route("/v1/kv", get(kv::list).delete(kv::clear))
         .route("/v1/kv:batch", post(kv::batch))
         .route("/v1/kv/", get(kv::read).put(kv::write).delete(kv::delete))
@@ -41,6 +45,8 @@ fn router(tokens: Arc<Tokens>) -> Router {
     router
         .method_not_allowed_fallback(async |method: Method| ApiError::method_not_allowed(&method))
         .fallback(async || ApiError::no_such_route())
+        .layer(Extension(services.egress))
+        .layer(Extension(services.metadata))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(tokens)
 }
@@ -58,8 +64,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("/v1/runs/{*rest}", "workflows"),
     ("/v1/jobs", "jobs"),
     ("/v1/jobs/{*rest}", "jobs"),
-    ("/v1/egress/{*rest}", "egress"),
-    ("/v1/metadata", "worker metadata"),
     ("/v1/next", "pull mode"),
     ("/v1/reply/{*rest}", "pull mode"),
 ];

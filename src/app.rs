@@ -22,6 +22,7 @@ mod gateway;
 #[cfg(feature = "gateway")]
 mod open_files;
 mod reload;
+mod report;
 mod run;
 
 use std::ffi::OsString;

@@ -19,12 +19,14 @@ mod suggest;
 mod units;
 mod values;
 
-pub use actors_file::{ActorDefinition, Listen};
+pub use actors_file::{ActorDefinition, EgressDefinition, Listen};
 pub use endpoint::Endpoint;
 pub use mistake::{Mistake, Mistakes};
+pub use secret::SecretFile;
 pub use setting::{Command, Fallback, Id, Kind, Reload, SETTINGS, Setting};
 pub use settings::{
-    AdminSettings, AskSettings, DevSettings, GatewaySettings, LogFilter, LogFormat, LogSettings, RunSettings, check,
+    AdminSettings, AskSettings, DevSettings, GatewaySettings, LogFilter, LogFormat, LogSettings, ReportSettings,
+    RunSettings, check,
 };
 pub(crate) use show::usage;
 pub use show::{effective, markdown};

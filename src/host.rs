@@ -34,6 +34,7 @@ pub use body::{Body, BodyError, BodySender, Grants, Pieces};
 pub use call::{Call, CallSender};
 pub use context::{ActorContext, Gone};
 pub use doors::{Doors, TokenIssuer};
+pub use events::reserved::RESERVED;
 pub use events::{Delivery, Event, EventAnswer, EventError, EventSettings, Events, Outgoing};
 pub use request::{Request, Responder, ResponseWriter};
 pub use websocket::{Frame, WebSocket, WebSocketFeed, WebSocketRequest, WebSocketSender};

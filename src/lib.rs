@@ -23,9 +23,13 @@ pub mod config;
 #[cfg(feature = "daemon")]
 pub mod credit;
 #[cfg(feature = "daemon")]
+pub mod egress;
+#[cfg(feature = "daemon")]
 pub mod host;
 #[cfg(feature = "daemon")]
 mod local_socket;
+#[cfg(feature = "daemon")]
+pub mod reporter;
 #[cfg(feature = "daemon")]
 pub mod runner;
 #[cfg(feature = "daemon")]

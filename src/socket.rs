@@ -2,10 +2,12 @@
 //!
 //! [`dial`] opens it; the reader task decodes messages and answers pings at once, so that nothing an actor does can
 //! delay them; the writer task gathers frames and flushes when there is nothing more to gather. What the messages mean
-//! is no concern of this layer.
+//! is no concern of this layer. [`HttpClient`] is for everything else that the daemon calls.
 
 mod dial;
+mod http;
 mod pump;
 
 pub use dial::{DialError, Target, dial};
+pub use http::{AnswerBody, CallError, HttpClient, Reach};
 pub use pump::{Closed, Connection, Outgoing, Received};

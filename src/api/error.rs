@@ -5,7 +5,10 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::egress::EgressError;
 use crate::host::{Gone, KvError};
+use crate::report::MetadataRefusal;
+use crate::socket::CallError;
 
 /// Why a call was refused.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ impl ApiError {
     }
 
     pub(super) fn no_such_route() -> Self {
-        let hint = "the actor API begins with /v1/actor, /v1/input, /v1/kv, /v1/sleep and /v1/destroy";
+        let hint = "the actor API begins with /v1/actor, /v1/input, /v1/kv, /v1/metadata, /v1/egress, /v1/sleep and /v1/destroy";
         Self::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route", hint)
     }
 
@@ -88,6 +91,65 @@ impl From<KvError> for ApiError {
             }
             KvError::Reserved => Self::new(StatusCode::FORBIDDEN, "reserved_key", message, "choose another key"),
             KvError::TooMany => Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", message, ""),
+        }
+    }
+}
+
+impl From<EgressError> for ApiError {
+    fn from(error: EgressError) -> Self {
+        let message = error.to_string();
+        match error {
+            EgressError::NotAllowed { .. } => {
+                let hint = "list it in the actor's table of the actors file, as egress = [\"NAME\"]";
+                Self::new(StatusCode::FORBIDDEN, "egress_not_allowed", message, hint)
+            }
+            EgressError::Path => {
+                let hint = "give the path below the egress's url, without dots as segments";
+                Self::new(StatusCode::BAD_REQUEST, "egress_path", message, hint)
+            }
+            EgressError::Job => Self::new(StatusCode::BAD_REQUEST, "egress_job", message, "send the id of the job"),
+            EgressError::Busy { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "egress_busy", message, "wait for some to end")
+            }
+            EgressError::BodyTooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "egress_too_large", message, "")
+            }
+            EgressError::Credential { .. } => {
+                let hint = "the operator has to mend the file; the next call reads it again";
+                Self::new(StatusCode::BAD_GATEWAY, "egress_credential", message, hint)
+            }
+            EgressError::Unreachable(CallError::LinkLocal { .. }) => {
+                let hint = "if that is meant, set allow_link_local = true in the egress's table";
+                Self::new(StatusCode::FORBIDDEN, "egress_link_local", message, hint)
+            }
+            EgressError::Unreachable(_) => {
+                let hint = "the server may have got the call";
+                Self::new(StatusCode::BAD_GATEWAY, "egress_unreachable", message, hint)
+            }
+            EgressError::Timeout { .. } => {
+                let hint = "the server may have got the call; timeout in the egress's table says how long it has";
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "egress_timeout", message, hint)
+            }
+            EgressError::Redirect { .. } => {
+                let hint = "set the egress's url to where the server is";
+                Self::new(StatusCode::BAD_GATEWAY, "egress_redirect", message, hint)
+            }
+            EgressError::Upgrade => Self::new(StatusCode::BAD_GATEWAY, "egress_upgrade", message, ""),
+        }
+    }
+}
+
+impl From<MetadataRefusal> for ApiError {
+    fn from(refusal: MetadataRefusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            MetadataRefusal::Reserved(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "reserved_key", message, "choose another key")
+            }
+            MetadataRefusal::ActorFull { .. } | MetadataRefusal::RunnerFull { .. } => {
+                let hint = "set keys that are not needed to null; storage is the place for large values";
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, hint)
+            }
         }
     }
 }

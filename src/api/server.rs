@@ -6,19 +6,31 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use axum::serve::ListenerExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::tokens::Tokens;
+use crate::egress::Egress;
 use crate::host::Doors;
 use crate::local_socket;
+use crate::reporter::Metadata;
 
 /// The API while it serves. Dropped, it stops.
 #[derive(Debug)]
 pub struct Api {
     doors: Doors,
     tasks: [JoinHandle<()>; 2],
+}
+
+/// What the API passes calls on to, beside the runner.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    /// Calls to servers outside.
+    pub egress: Arc<Egress>,
+    /// What actors add to the worker's state.
+    pub metadata: Arc<Metadata>,
 }
 
 /// Why the API did not start. The text names the address or path and the setting to look at.
@@ -48,16 +60,24 @@ impl Api {
     /// # Errors
     /// [`ApiFailure`]; nothing serves then.
     pub async fn start(address: SocketAddr, runtime_dir: &Path) -> Result<Self, ApiFailure> {
+        Self::start_with(address, runtime_dir, Services::default()).await
+    }
+
+    /// As [`Api::start`], with servers outside to call and somebody who hears what actors tell of themselves.
+    ///
+    /// # Errors
+    /// [`ApiFailure`]; nothing serves then.
+    pub async fn start_with(address: SocketAddr, runtime_dir: &Path, services: Services) -> Result<Self, ApiFailure> {
         let tcp_failure = |error| ApiFailure::Tcp { address, error };
         let tcp = TcpListener::bind(address).await.map_err(tcp_failure)?;
         let local = tcp.local_addr().map_err(tcp_failure)?;
         let path = runtime_dir.join("api.sock");
         let unix = local_socket::bind(&path).map_err(|error| ApiFailure::Unix { path: path.clone(), error })?;
         let tokens = Arc::new(Tokens::default());
-        let router = super::router(tokens.clone());
+        let router = super::router(tokens.clone(), services);
         debug!(address = %local, path = %path.display(), "actor API serves");
         let tasks = [
-            tokio::spawn(told("tcp", axum::serve(tcp, router.clone()).into_future())),
+            tokio::spawn(told("tcp", axum::serve(tcp.tap_io(no_delay), router.clone()).into_future())),
             tokio::spawn(told("unix", axum::serve(unix, router).into_future())),
         ];
         Ok(Api { doors: Doors { tcp: local, unix: path, tokens }, tasks })
@@ -78,6 +98,11 @@ impl Drop for Api {
         // It may be gone with its directory.
         let _ = fs::remove_file(&self.doors.unix);
     }
+}
+
+/// Pieces of a stream must not wait for each other's acknowledgement.
+fn no_delay(stream: &mut TcpStream) {
+    let _ = stream.set_nodelay(true);
 }
 
 async fn told(socket: &str, serving: impl Future<Output = io::Result<()>>) {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use crate::api::Api;
+use crate::api::{Api, Services};
 use crate::app::Exit;
 use crate::config::{ActorDefinition, Listen, RunSettings};
+use crate::egress::Egress;
 use crate::host::ActorHost;
 use crate::host::child_process::{self, ChildProcess, Roots};
 use crate::telemetry::fields;
@@ -18,29 +19,32 @@ pub(super) struct Hosts {
     pub(super) by_name: Vec<(String, Arc<dyn ActorHost>)>,
     /// The API that they tell their processes of; serves while this lives.
     api: Option<Api>,
+    /// What the API passes calls on to.
+    pub(super) services: Services,
 }
 
 impl Hosts {
     /// Hosts that need no API.
     #[cfg(feature = "gateway")]
     pub(super) fn in_process(by_name: Vec<(String, Arc<dyn ActorHost>)>) -> Self {
-        Hosts { by_name, api: None }
+        Hosts { by_name, api: None, services: Services::default() }
     }
 }
 
 /// The hosts of the defined actors, with the API that they tell their processes of.
 pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
     if settings.actors.is_empty() {
-        return Ok(Hosts { by_name: Vec::new(), api: None });
+        return Ok(Hosts { by_name: Vec::new(), api: None, services: Services::default() });
     }
-    let api = Api::start(settings.api, &settings.runtime_dir).await.map_err(|error| {
+    let services = services(settings)?;
+    let api = Api::start_with(settings.api, &settings.runtime_dir, services.clone()).await.map_err(|error| {
         error!({ fields::ERROR } = %error, "the actor API does not serve");
         Exit::Misconfigured
     })?;
     let roots = roots(settings);
     // The API serves in the runtime directory, so no other runner does.
     child_process::end_leftovers(&roots);
-    Ok(Hosts { by_name: by_name(settings, &roots, &api), api: Some(api) })
+    Ok(Hosts { by_name: by_name(settings, &roots, &api), api: Some(api), services })
 }
 
 /// Makes the hosts those of other definitions; they go on telling their processes of the same API.
@@ -62,6 +66,16 @@ fn by_name(settings: &RunSettings, roots: &Roots, api: &Api) -> Vec<(String, Arc
         (actor.name.clone(), Arc::new(host) as Arc<dyn ActorHost>)
     };
     settings.actors.iter().map(host).collect()
+}
+
+/// What actors may call through the API.
+fn services(settings: &RunSettings) -> Result<Services, Exit> {
+    let used = settings.actors.iter().map(|actor| (actor.name.clone(), actor.egress.clone())).collect();
+    let egress = Egress::new(settings.egress.clone(), used).map_err(|error| {
+        error!({ fields::ERROR } = %error, "servers outside cannot be called");
+        Exit::Internal
+    })?;
+    Ok(Services { egress: Arc::new(egress), metadata: Arc::default() })
 }
 
 /// How to run a defined actor as a child process.

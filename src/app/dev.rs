@@ -32,10 +32,10 @@ pub(super) async fn run(settings: DevSettings, values: Values, mut signals: Sign
     let hosts =
         if settings.actors.is_empty() { Ok(Hosts::in_process(demo::hosts())) } else { actors::hosts(&settings).await };
     let started = match hosts {
-        Ok(hosts) => run::serve(&settings, &hosts).await.map(|(runner, admin)| (runner, admin, hosts)),
+        Ok(hosts) => run::serve(&settings, &hosts).await.map(|started| (started, hosts)),
         Err(exit) => Err(exit),
     };
-    let (runner, _admin, hosts) = match started {
+    let (started, hosts) = match started {
         Ok(started) => started,
         Err(exit) => {
             // The first failure is the one that counts.
@@ -45,6 +45,7 @@ pub(super) async fn run(settings: DevSettings, values: Values, mut signals: Sign
     };
     let handle = gateway.handle().clone();
     let names: Vec<String> = hosts.by_name.iter().map(|(name, _)| name.clone()).collect();
+    let runner = started.runner.clone();
     let greet = async {
         if runner.connected().await {
             let actors = make(&handle, &settings.runner_name, &names).await;
@@ -55,7 +56,7 @@ pub(super) async fn run(settings: DevSettings, values: Values, mut signals: Sign
     };
     let reloaded = Reloaded::new(settings.clone(), hosts, move || Ok(DevSettings::new(&values)?.run));
     let (exit, failure) = tokio::select! {
-        exit = run::until_stopped(&runner, reloaded, &mut signals) => (exit, None),
+        exit = started.until_stopped(reloaded, &mut signals) => (exit, None),
         failure = gateway.failed() => (Exit::Internal, Some(failure)),
         () = greet => (Exit::Internal, None),
     };

@@ -8,6 +8,7 @@ use crate::admin::{Admin, AdminOptions};
 use crate::app::Exit;
 use crate::app::actors::{self, Hosts};
 use crate::app::reload::Reloaded;
+use crate::app::report::Reports;
 use crate::app::signals::Signals;
 use crate::app::systemd::ServiceManager;
 use crate::config::{AdminSettings, RunSettings, Values, runner_key};
@@ -25,19 +26,31 @@ pub(super) async fn run(settings: RunSettings, values: Values, mut signals: Sign
         Err(exit) => return exit,
     };
     match serve(&settings, &hosts).await {
-        Ok((runner, _admin)) => {
+        Ok(started) => {
             let reloaded = Reloaded::new(settings, hosts, move || RunSettings::new(&values));
-            until_stopped(&runner, reloaded, &mut signals).await
+            started.until_stopped(reloaded, &mut signals).await
         }
         Err(exit) => exit,
     }
 }
 
-/// Starts a runner and its admin address, which serves for as long as it lives.
-pub(super) async fn serve(settings: &RunSettings, hosts: &Hosts) -> Result<(RunnerHandle, Admin), Exit> {
+/// A runner with its admin address and its reports.
+pub(super) struct Started {
+    pub(super) runner: RunnerHandle,
+    reports: Option<Reports>,
+    /// Serves for as long as it lives.
+    _admin: Admin,
+}
+
+/// Starts a runner with its admin address and its reports.
+pub(super) async fn serve(settings: &RunSettings, hosts: &Hosts) -> Result<Started, Exit> {
     let runner = start(settings, hosts)?;
-    match admin(settings, &runner).await {
-        Ok(admin) => Ok((runner, admin)),
+    let others = match admin(settings, &runner).await {
+        Ok(admin) => Reports::start(settings, &runner, &hosts.services).map(|reports| (admin, reports)),
+        Err(exit) => Err(exit),
+    };
+    match others {
+        Ok((admin, reports)) => Ok(Started { runner, reports, _admin: admin }),
         Err(exit) => {
             runner.stop_now().await;
             // Its end is not what failed.
@@ -80,6 +93,17 @@ fn start(settings: &RunSettings, hosts: &Hosts) -> Result<RunnerHandle, Exit> {
     })
 }
 
+impl Started {
+    /// As [`until_stopped`]; the last report tells that it has stopped.
+    pub(super) async fn until_stopped(self, reloaded: Reloaded, signals: &mut Signals) -> Exit {
+        let exit = until_stopped(&self.runner, reloaded, signals).await;
+        if let Some(reports) = self.reports {
+            reports.stop().await;
+        }
+        exit
+    }
+}
+
 /// A runner with these settings, without actors, a key or a data directory yet.
 pub fn builder(settings: &RunSettings) -> runner::Builder {
     Runner::builder(settings.endpoint.clone())
@@ -92,7 +116,7 @@ pub fn builder(settings: &RunSettings) -> runner::Builder {
 }
 
 /// Waits for the end of the runner: by itself, or drained at the first request to stop, or at once at the second.
-pub(super) async fn until_stopped(runner: &RunnerHandle, mut reloaded: Reloaded, signals: &mut Signals) -> Exit {
+async fn until_stopped(runner: &RunnerHandle, mut reloaded: Reloaded, signals: &mut Signals) -> Exit {
     let manager = ServiceManager::of_process();
     let followed = manager.follow(runner.clone());
     tokio::pin!(followed);
@@ -121,6 +145,11 @@ pub(super) fn warn_of(settings: &RunSettings) {
     let endpoint = &settings.endpoint;
     if settings.token.is_some() && !endpoint.tls && !endpoint.is_loopback() {
         warn!({ fields::ENDPOINT } = %endpoint, "the token is sent in the clear; use https or wss");
+    }
+    let outward = settings.egress.iter().map(|egress| (&egress.url, egress.credential.is_some()));
+    let report = settings.report.iter().map(|report| (&report.url, report.token.is_some()));
+    for (url, _) in outward.chain(report).filter(|(url, secret)| *secret && !url.tls && !url.is_loopback()) {
+        warn!({ fields::ENDPOINT } = %url, "a credential is sent in the clear; use https");
     }
 }
 

@@ -3,6 +3,7 @@
 //! A TOML file with a table per actor name. Every mistake in it is found in one reading and told with its line; a key
 //! that exists nowhere is one, with a suggestion, and so is a key for something that is not built yet.
 
+mod egress;
 mod keys;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::reader::name;
-use crate::config::{Mistakes, NOT_BUILT, units};
+use crate::config::{Mistakes, units};
+pub use egress::EgressDefinition;
 use keys::{File, Section};
 
 /// An actor that is run as a child process.
@@ -34,6 +36,17 @@ pub struct ActorDefinition {
     pub start_timeout: Option<Duration>,
     /// How long a stop may take; nothing for the host's default. Always less than the drain timeout.
     pub stop_grace: Option<Duration>,
+    /// The names of the egresses that it may use; each is defined.
+    pub egress: Vec<String>,
+}
+
+/// What an actors file defines.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ActorsFile {
+    /// In the order of the file.
+    pub(crate) actors: Vec<ActorDefinition>,
+    /// In the order of the file.
+    pub(crate) egress: Vec<EgressDefinition>,
 }
 
 /// Where an actor's process listens for requests.
@@ -57,25 +70,25 @@ pub(crate) fn parse(
     directory: &Path,
     drain_timeout: Duration,
     mistakes: &mut Mistakes,
-) -> Vec<ActorDefinition> {
+) -> ActorsFile {
     let file = File::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
-    let mut actors = Vec::new();
+    let mut defined = ActorsFile::default();
     if errors.is_empty() {
-        actors = read(&file, document.get_ref(), directory, drain_timeout);
+        defined = read(&file, document.get_ref(), directory, drain_timeout);
     }
     for error in errors {
         let offset = error.span().map_or(0, |span| span.start);
         file.mistake(offset, "", error.message().trim().replace('\n', ", "));
     }
     file.mistakes().for_each(|mistake| mistakes.push(mistake));
-    actors
+    defined
 }
 
-fn read<'a>(file: &'a File<'a>, root: &'a DeTable<'a>, directory: &Path, drain: Duration) -> Vec<ActorDefinition> {
+fn read<'a>(file: &'a File<'a>, root: &'a DeTable<'a>, directory: &Path, drain: Duration) -> ActorsFile {
     let root = Section::new(file, root, String::new(), 0);
     root.refuse_unknown(&["actors", "egress"]);
-    root.refuse_not_built("egress", NOT_BUILT);
+    let egress = egress::read(file, &root, directory);
     let mut actors = Vec::new();
     for (key, value) in root.table("actors").into_iter().flatten() {
         let (offset, key) = (key.span().start, key.get_ref());
@@ -85,12 +98,15 @@ fn read<'a>(file: &'a File<'a>, root: &'a DeTable<'a>, directory: &Path, drain: 
         }
         match value.get_ref() {
             DeValue::Table(table) => {
-                actors.push(actor(key, &Section::new(file, table, path, offset), directory, drain));
+                let section = Section::new(file, table, path, offset);
+                let mut actor = actor(key, &section, directory, drain);
+                actor.egress = egress::used(&section, &egress);
+                actors.push(actor);
             }
             _ => file.mistake(offset, &path, format!("expected a table: [{path}]")),
         }
     }
-    actors
+    ActorsFile { actors, egress }
 }
 
 /// The actor of `NAME=COMMAND`: the command is for a shell.
@@ -112,6 +128,7 @@ pub(crate) fn short_form(text: &str, cwd: PathBuf, drain_timeout: Duration) -> R
         listen: Listen::default(),
         start_timeout: None,
         stop_grace: fitting_grace(drain_timeout),
+        egress: Vec::new(),
     })
 }
 
@@ -159,6 +176,7 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         listen,
         start_timeout,
         stop_grace: stop_grace.or_else(|| fitting_grace(drain_timeout)),
+        egress: Vec::new(),
     }
 }
 
@@ -224,7 +242,6 @@ const NOT_BUILT_KEYS: &[(&str, &[&str])] = &[
     ("workflows", &[]),
     ("jobs", &["false"]),
     ("jobs_tokens_file", &[]),
-    ("egress", &[]),
 ];
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
@@ -14,6 +14,40 @@ pub(crate) enum Privacy {
     Owner,
     /// Whoever the system lets: the directory of systemd credentials is protected as a whole.
     System,
+}
+
+/// A file with a token, which is read again at every use: whoever replaces the file has replaced the token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretFile {
+    path: PathBuf,
+    privacy: Privacy,
+}
+
+impl SecretFile {
+    /// A file that holds a token now, and that only its owner can read.
+    ///
+    /// # Errors
+    /// What is wrong with the file. The text never contains any of the file's content.
+    pub fn private(path: PathBuf) -> Result<Self, String> {
+        Self::new(path, Privacy::Owner)
+    }
+
+    /// A file that holds a token now.
+    ///
+    /// # Errors
+    /// What is wrong with the file. The text never contains any of the file's content.
+    pub(crate) fn new(path: PathBuf, privacy: Privacy) -> Result<Self, String> {
+        read(&path, privacy)?;
+        Ok(SecretFile { path, privacy })
+    }
+
+    /// The token in it.
+    ///
+    /// # Errors
+    /// What is wrong with the file, with its path. The text never contains any of the file's content.
+    pub fn read(&self) -> Result<SecretString, String> {
+        read(&self.path, self.privacy).map_err(|error| format!("{}: {error}", self.path.display()))
+    }
 }
 
 /// Reads a token from a file; white space around it does not belong to it.

@@ -473,7 +473,7 @@ pub static SETTINGS: &[Setting] = &[
         default: NONE,
         commands: RUNNER,
         reload: Reload::Restart,
-        built: false,
+        built: true,
         help: "The control plane's base; state goes to `PUT {url}/worker`",
     },
     Setting {
@@ -484,8 +484,8 @@ pub static SETTINGS: &[Setting] = &[
         default: NONE,
         commands: RUNNER,
         reload: Reload::Restart,
-        built: false,
-        help: "A file with the bearer token for the control plane",
+        built: true,
+        help: "A file with the bearer token for the control plane, read again for every report",
     },
     Setting {
         id: Id::Listen,

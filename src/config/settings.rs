@@ -9,8 +9,9 @@ use greenroom_protocol::Version;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
+use crate::config::actors_file::{ActorsFile, EgressDefinition};
 use crate::config::reader::Reader;
-use crate::config::secret::{self, Privacy};
+use crate::config::secret::{self, Privacy, SecretFile};
 use crate::config::suggest::closest;
 use crate::config::{ActorDefinition, Endpoint, Id, Mistake, Mistakes, Origin, Rate, Values, actors_file, units};
 
@@ -35,6 +36,10 @@ pub struct RunSettings {
     pub protocol_version: Version,
     /// The actors of the actors file and of `--actor`, in the order of their names.
     pub actors: Vec<ActorDefinition>,
+    /// The servers that actors may call.
+    pub egress: Vec<EgressDefinition>,
+    /// Who is told how the runner is doing.
+    pub report: Option<ReportSettings>,
     /// Where state is kept; absolute, need not exist.
     pub data_dir: PathBuf,
     /// Where sockets are made; absolute, need not exist.
@@ -47,6 +52,15 @@ pub struct RunSettings {
     pub drain_timeout: Duration,
     /// Logs.
     pub log: LogSettings,
+}
+
+/// A control plane that is told how the runner is doing.
+#[derive(Clone, Debug)]
+pub struct ReportSettings {
+    /// Its base; the state goes to `/worker` below it.
+    pub url: Endpoint,
+    /// The bearer token for it.
+    pub token: Option<SecretFile>,
 }
 
 /// The settings of `greenroom gateway`.
@@ -155,6 +169,7 @@ impl RunSettings {
             );
             reader.mistake_at(Id::RuntimeDir, &says);
         }
+        let ActorsFile { actors, egress } = actors(reader, drain_timeout);
         RunSettings {
             endpoint: reader.endpoint(Id::Endpoint),
             namespace: reader.name(Id::Namespace),
@@ -164,7 +179,9 @@ impl RunSettings {
             runner_version: reader.count(Id::RunnerVersion),
             slots: reader.count(Id::Slots),
             protocol_version: protocol_version(reader),
-            actors: actors(reader, drain_timeout),
+            actors,
+            egress,
+            report: report(reader),
             runtime_dir,
             data_dir,
             admin: AdminSettings::read(reader),
@@ -339,12 +356,37 @@ fn runner_token(reader: &mut Reader<'_>) -> Option<SecretString> {
 
 fn token_file(reader: &mut Reader<'_>, id: Id) -> Option<SecretString> {
     let values = reader.values;
-    let credentials = values.environment().directory(CREDENTIALS);
     reader.optional(id, |text| {
         let path = values.absolute(text);
-        let protected = credentials.as_ref().is_some_and(|directory| path.starts_with(directory));
-        secret::read(&path, if protected { Privacy::System } else { Privacy::Owner })
+        secret::read(&path, privacy(values, &path))
     })
+}
+
+fn report(reader: &mut Reader<'_>) -> Option<ReportSettings> {
+    let values = reader.values;
+    let url = reader.optional(Id::ReportUrl, |text| match text.parse::<Endpoint>() {
+        Ok(url) if text.starts_with("http") => Ok(url),
+        Ok(_) => Err("expected a URL that begins with http or https".to_owned()),
+        Err(expected) => Err(expected),
+    });
+    let token = reader.optional(Id::ReportTokenFile, |text| {
+        let path = values.absolute(text);
+        SecretFile::new(path.clone(), privacy(values, &path))
+    });
+    if values.given(Id::ReportUrl).is_empty() {
+        if !values.given(Id::ReportTokenFile).is_empty() {
+            reader.mistake_at(Id::ReportTokenFile, "a token without --report-url is for nobody");
+        }
+        return None;
+    }
+    Some(ReportSettings { url: url?, token })
+}
+
+/// Who may read a token file: the directory of credentials is the service manager's business.
+fn privacy(values: &Values, path: &Path) -> Privacy {
+    let credentials = values.environment().directory(CREDENTIALS);
+    let protected = credentials.is_some_and(|directory| path.starts_with(directory));
+    if protected { Privacy::System } else { Privacy::Owner }
 }
 
 fn data_dir(reader: &mut Reader<'_>) -> PathBuf {
@@ -392,20 +434,21 @@ fn api(reader: &mut Reader<'_>) -> SocketAddr {
     address
 }
 
-fn actors(reader: &mut Reader<'_>, drain_timeout: Duration) -> Vec<ActorDefinition> {
+fn actors(reader: &mut Reader<'_>, drain_timeout: Duration) -> ActorsFile {
     let values = reader.values;
-    let mut actors = Vec::new();
+    let mut defined = ActorsFile::default();
     if let Some(path) = reader.path(Id::Actors) {
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 // Messages name the file as the user did.
                 let name = &values.given(Id::Actors)[0].text;
                 let directory = path.parent().unwrap_or(&path);
-                actors = actors_file::parse(&text, name, directory, drain_timeout, &mut reader.mistakes);
+                defined = actors_file::parse(&text, name, directory, drain_timeout, &mut reader.mistakes);
             }
             Err(error) => reader.mistake_at(Id::Actors, &format!("cannot be read: {error}")),
         }
     }
+    let actors = &mut defined.actors;
     for value in values.given(Id::Actor) {
         match actors_file::short_form(&value.text, values.absolute("."), drain_timeout) {
             Ok(actor) if actors.iter().any(|other| other.name == actor.name) => {
@@ -416,7 +459,7 @@ fn actors(reader: &mut Reader<'_>, drain_timeout: Duration) -> Vec<ActorDefiniti
         }
     }
     actors.sort_by(|one, other| one.name.cmp(&other.name));
-    actors
+    defined
 }
 
 /// What stopping takes above draining: the rest of the log, ending processes that do not yield.

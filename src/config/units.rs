@@ -57,13 +57,33 @@ pub(crate) fn rate(text: &str) -> Result<Rate, String> {
     Ok(Rate { count, per })
 }
 
+/// Parses `64KiB`, `20MiB` or `1GiB` into bytes.
+///
+/// # Errors
+/// What was expected instead.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let bytes: u64 = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "" if !number.is_empty() => {
+            return Err(format!("expected a unit: {number}B, {number}KiB, {number}MiB or {number}GiB"));
+        }
+        _ => return Err(SIZE.to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| SIZE.to_owned())?;
+    number.checked_mul(bytes).ok_or_else(|| "expected a smaller size".to_owned())
+}
+
 fn split(text: &str) -> (&str, &str) {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     text.split_at(digits)
 }
 
 const RATE: &str = "expected a number of requests in a time, like 10000/1m or 50/1s, or off";
-
+const SIZE: &str = "expected a size like 64KiB, 20MiB or 1GiB";
 const DURATION: &str = "expected a duration like 250ms, 30s or 5m";
 
 #[cfg(test)]
@@ -90,6 +110,14 @@ mod tests {
         assert_eq!(rate("1/250ms"), Ok(Rate { count: 1, per: Duration::from_millis(250) }));
         for wrong in ["", "10", "/1s", "0/1s", "-1/1s", "10/", "10/0s", "10/2h", "10/s", "10 / 1s", "4294967296/1s"] {
             assert!(rate(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_size_has_a_unit() {
+        assert_eq!(["0B", "64KiB", "20MiB", "1GiB"].map(size), [Ok(0), Ok(64 << 10), Ok(20 << 20), Ok(1 << 30)]);
+        for wrong in ["", "5", "5K", "KiB", "-1B", "1.5MiB", "99999999999999999999B", "99999999999GiB"] {
+            assert!(size(wrong).is_err(), "{wrong:?}");
         }
     }
 

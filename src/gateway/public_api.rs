@@ -15,6 +15,7 @@ mod runners;
 mod service;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ pub struct ApiSettings {
 struct Api {
     gateway: GatewayHandle,
     settings: Arc<ApiSettings>,
+    workers: worker::Workers,
 }
 
 impl PublicApi {
@@ -71,7 +73,7 @@ impl PublicApi {
     /// The API of a gateway.
     #[must_use]
     pub fn new(gateway: GatewayHandle, settings: ApiSettings) -> Self {
-        let api = Api { gateway, settings: Arc::new(settings) };
+        let api = Api { gateway, settings: Arc::new(settings), workers: worker::Workers::default() };
         let guarded = Router::new()
             .route("/actors", get(actors::list).post(actors::create).put(actors::get_or_create))
             .route("/actors/names", get(actors::names))
@@ -85,7 +87,7 @@ impl PublicApi {
             .route("/runner-configs/{name}", delete(runner_configs::delete).put(runner_configs::put))
             .route("/namespaces", get(namespaces::list).post(namespaces::create))
             .route("/datacenters", get(service::datacenters))
-            .route("/worker", any(service::worker))
+            .route("/worker", get(worker::list).put(worker::put))
             .route("/metrics", get(service::metrics))
             .route_layer(from_fn_with_state(api.clone(), access::require_token));
         let open = Router::new()

@@ -168,7 +168,7 @@ impl ActorContext {
     }
 
     /// [`ActorContext::kv`] with the daemon's own notes in sight.
-    pub(in crate::host) async fn kv_with_notes(&self, request: KvRequest) -> Result<KvResponse, KvError> {
+    pub(crate) async fn kv_with_notes(&self, request: KvRequest) -> Result<KvResponse, KvError> {
         let (reply, answer) = oneshot::channel();
         let call = Call::Kv { actor: self.key().clone(), request, reply };
         self.calls.send(call).await.map_err(|_| KvError::Unavailable)?;

@@ -164,7 +164,7 @@ fn request(target: &Target) -> Result<Request<()>, DialError> {
     Ok(request)
 }
 
-fn tls_connector() -> Result<TlsConnector, rustls::Error> {
+pub(super) fn tls_connector() -> Result<TlsConnector, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -109,7 +109,7 @@ async fn printed(dev: &mut Daemon) -> (String, String) {
     (curl.strip_prefix("curl ").unwrap().to_owned(), socket)
 }
 
-async fn get(url: &str) -> (u16, String) {
+pub async fn get(url: &str) -> (u16, String) {
     request("GET", url, "").await
 }
 

@@ -1,9 +1,12 @@
 //! The daemons from the outside: signals, exit codes, logs, and what `dev` prints.
 #![cfg(feature = "gateway")]
 
+mod double;
 mod process;
 
 mod dev;
+mod egress;
+mod reporter;
 mod run;
 mod service;
 mod streams;

@@ -93,6 +93,18 @@ impl Daemon {
         exit.expect("the daemon ends in time").unwrap().code().expect("the daemon is not killed by a signal")
     }
 
+    /// Waits for the end of a command that was killed. Answers with the rest of its log and the data for another start.
+    pub async fn killed(mut self) -> (Vec<Value>, TempDir) {
+        let exit = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        exit.expect("the daemon ends in time").unwrap();
+        let mut rest = Vec::new();
+        while let Some(line) = self.log.next_line().await.unwrap() {
+            // The last line may be cut off.
+            rest.extend(serde_json::from_str(&line).ok());
+        }
+        (rest, self.dir)
+    }
+
     /// Stops politely, and expects an end without a complaint. Answers with the data for another start.
     pub async fn stop(mut self) -> TempDir {
         self.signal(Signal::TERM);

@@ -37,9 +37,10 @@ const MODULES: &[Module] = &[
     module("host", EDGE, &[]),
     module("socket", EDGE, &[]),
     module("admin", SHELL, &["runner"]),
-    module("api", SHELL, &[]),
+    module("api", SHELL, &["egress", "reporter"]),
     module("egress", SHELL, &[]),
     module("gateway", SHELL, &[]),
+    module("reporter", SHELL, &[]),
     module("runner", SHELL, &[]),
     module("app", ROOT, &[]),
 ];

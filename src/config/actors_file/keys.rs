@@ -72,13 +72,6 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Notes a key with what is to be said of it, when it is there at all.
-    pub fn refuse_not_built(&self, key: &str, says: &str) {
-        if self.has(key) {
-            self.mistake(key, says);
-        }
-    }
-
     /// Notes a key that needs something that is not built, unless its value is one of these.
     pub fn refuse_not_built_unless(&self, key: &str, built: &[&str]) {
         let Some(value) = self.value(key) else { return };
@@ -112,6 +105,41 @@ impl<'a> Section<'a> {
         let DeValue::String(text) = self.value(key)?.get_ref() else { return self.expected(key, &one_of) };
         let word = words.iter().find(|word| **word == text.as_ref());
         word.copied().or_else(|| self.expected(key, &format!("{one_of}{}", hint(text, words.iter().copied()))))
+    }
+
+    /// A size in bytes.
+    pub fn size(&self, key: &str) -> Option<u64> {
+        let DeValue::String(text) = self.value(key)?.get_ref() else {
+            return self.expected(key, "a size like \"64KiB\" or \"20MiB\"");
+        };
+        units::size(text).inspect_err(|expected| self.mistake(key, expected)).ok()
+    }
+
+    /// A whole number in this range.
+    pub fn count(&self, key: &str, range: std::ops::RangeInclusive<u32>) -> Option<u32> {
+        let number = match self.value(key)?.get_ref() {
+            DeValue::Integer(number) => number.as_str().parse().ok(),
+            _ => None,
+        };
+        number
+            .filter(|number| range.contains(number))
+            .or_else(|| self.expected(key, &format!("a count from {} to {}", range.start(), range.end())))
+    }
+
+    pub fn switch(&self, key: &str) -> Option<bool> {
+        match self.value(key)?.get_ref() {
+            DeValue::Boolean(value) => Some(*value),
+            _ => self.expected(key, "true or false"),
+        }
+    }
+
+    /// A list of names.
+    pub fn names(&self, key: &str) -> Vec<String> {
+        const NAMES: &str = "a list of names, like [\"llm\"]";
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let DeValue::Array(items) = value.get_ref() else { return self.expected(key, NAMES).unwrap_or_default() };
+        let names: Option<_> = items.iter().map(|item| Some(item.get_ref().as_str()?.to_owned())).collect();
+        names.or_else(|| self.expected(key, NAMES)).unwrap_or_default()
     }
 
     /// A program and its arguments.

@@ -12,6 +12,7 @@ fn an_actor_needs_only_a_command() {
         listen: Listen::Unix,
         start_timeout: None,
         stop_grace: None,
+        egress: vec![],
     };
     assert_eq!(actors, [expected]);
 }
@@ -89,8 +90,6 @@ websocket = "events"
 sleep_after = "60s"
 memory_max = "256MiB"
 jobs = true
-[egress.llm]
-url = "https://llm"
 "#;
     check(
         text,
@@ -100,7 +99,65 @@ url = "https://llm"
             "actors.toml:6: actors.a.sleep_after = \"60s\": not built yet in this version; what works is \"never\"",
             "actors.toml:7: actors.a.memory_max = \"256MiB\": not built yet in this version",
             "actors.toml:8: actors.a.jobs = true: not built yet in this version; what works is \"false\"",
-            "actors.toml:9: egress: not built yet in this version",
+        ],
+    );
+}
+
+#[test]
+fn an_egress_has_defaults_and_is_used_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let credential = dir.path().join("llm");
+    std::fs::write(&credential, "canary").unwrap();
+    std::fs::set_permissions(&credential, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let text = format!(
+        "[actors.a]\ncommand = [\"x\"]\negress = [\"llm\"]\n[egress.llm]\nurl = \"https://llm/v1/\"\n\
+         credential_file = {credential:?}\npreferred_backend_header = \"X-Preferred\"\nmax_body = \"1MiB\"\n\
+         timeout = \"5s\"\nmax_in_flight = 3\n[egress.other]\nurl = \"http://127.0.0.1:1\"\nallow_link_local = true\n"
+    );
+    let mut mistakes = Mistakes::default();
+    let file = parse(&text, "actors.toml", &directory(), Duration::from_secs(12), &mut mistakes);
+    assert!(mistakes.is_empty(), "{mistakes}");
+    assert_eq!(file.actors[0].egress, ["llm"]);
+    let [llm, other] = &file.egress[..] else { panic!("{:?}", file.egress) };
+    assert_eq!((llm.url.to_string(), llm.max_body), ("https://llm:443/v1".to_owned(), 1 << 20));
+    assert_eq!((llm.timeout, llm.max_in_flight), (Duration::from_secs(5), 3));
+    assert_eq!(llm.preferred_backend_header.as_ref().unwrap(), "x-preferred");
+    assert!(llm.credential.is_some() && !format!("{llm:?}").contains("canary"));
+    assert!(other.allow_link_local && other.credential.is_none() && !llm.allow_link_local);
+    assert_eq!(other.timeout, Duration::from_secs(120));
+}
+
+#[test]
+fn every_mistake_in_an_egress_is_told_with_its_line() {
+    let text = r#"
+[actors.a]
+command = ["x"]
+egress = ["lmm"]
+[egress.llm]
+ulr = "https://llm"
+[egress."a/b"]
+url = "wss://llm"
+credential_file = "missing"
+cache_key_header = "a b"
+allow_link_local = "yes"
+timeout = "0s"
+max_body = "5"
+max_in_flight = 0
+"#;
+    check(
+        text,
+        &[
+            "actors.toml:4: actors.a.egress: there is no [egress.lmm]",
+            "actors.toml:5: egress.llm: expected a url, like url = \"https://llm.internal/v1\"",
+            "actors.toml:6: egress.llm.ulr: unknown key (did you mean url?)",
+            "actors.toml:7: egress.a/b: expected a name of 1 to 64 letters, digits, - and _: it is part of a path",
+            "actors.toml:8: egress.a/b.url = \"wss://llm\": expected a URL that begins with http or https",
+            "actors.toml:9: egress.a/b.credential_file = \"missing\": cannot be read",
+            "actors.toml:10: egress.a/b.cache_key_header = \"a b\": expected the name of a header",
+            "actors.toml:11: egress.a/b.allow_link_local = \"yes\": expected true or false",
+            "actors.toml:12: egress.a/b.timeout = \"0s\": expected more than 0s",
+            "actors.toml:13: egress.a/b.max_body = \"5\": expected a unit",
+            "actors.toml:14: egress.a/b.max_in_flight = 0: expected a count from 1 to 100000",
         ],
     );
 }
@@ -115,8 +172,8 @@ fn a_file_that_is_no_toml_names_the_lines() {
 fn an_actor_that_names_no_grace_gets_one_that_fits_the_drain() {
     let mut mistakes = Mistakes::default();
     let text = "[actors.a]\ncommand = [\"x\"]\n";
-    let actors = parse(text, "actors.toml", &directory(), Duration::from_secs(5), &mut mistakes);
-    assert_eq!(actors[0].stop_grace, Some(Duration::from_secs(4)));
+    let file = parse(text, "actors.toml", &directory(), Duration::from_secs(5), &mut mistakes);
+    assert_eq!(file.actors[0].stop_grace, Some(Duration::from_secs(4)));
 }
 
 #[test]
@@ -139,8 +196,8 @@ fn check(text: &str, expected: &[&str]) {
 
 fn read(text: &str) -> Result<Vec<ActorDefinition>, Mistakes> {
     let mut mistakes = Mistakes::default();
-    let actors = parse(text, "actors.toml", &directory(), Duration::from_secs(12), &mut mistakes);
-    mistakes.unless_any(actors)
+    let file = parse(text, "actors.toml", &directory(), Duration::from_secs(12), &mut mistakes);
+    mistakes.unless_any(file.actors)
 }
 
 fn directory() -> PathBuf {

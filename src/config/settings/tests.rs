@@ -80,7 +80,7 @@ fn ten_kinds_of_mistakes_are_told_at_once() {
         (Id::RunnerName, ""),
         (Id::Api, "0.0.0.0:0"),
         (Id::LogFormat, "jsno"),
-        (Id::ReportUrl, "http://control"),
+        (Id::ReportUrl, "ws://control"),
     ];
     let environment = &[("GREENROOM_ENDPONT", "x"), ("GREENROOM_LOG", "inof"), ("GREENROOM_ADMIN", "6490")];
     let mistakes = RunSettings::new(&run(flags, environment)).unwrap_err();
@@ -99,7 +99,7 @@ fn ten_kinds_of_mistakes_are_told_at_once() {
         "--runner-name=\"\": expected a name of 1 to 256 bytes without control characters",
         "--api=\"0.0.0.0:0\": expected a loopback address: only actors on this machine use it",
         "--log-format=\"jsno\": expected one of text, json, auto (did you mean json?)",
-        "--report-url: not built yet in this version",
+        "--report-url=\"ws://control\": expected a URL that begins with http or https",
         "GREENROOM_LOG=\"inof\": \"inof\" is no level (did you mean info?)",
         "GREENROOM_ADMIN=\"6490\": expected an IP address and a port, like 127.0.0.1:6490, or off",
     ] {

@@ -70,10 +70,6 @@ pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Resul
     Ok(([(CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
-pub(super) async fn worker() -> Refusal {
-    not_built("PUT /worker")
-}
-
 /// A runner that forgot to ask for an upgrade.
 pub(super) async fn runner_connect() -> &'static str {
     "runner WebSocket endpoint"

@@ -31,7 +31,6 @@ async fn the_gateway_tells_of_itself() {
     for path in ["/ui", "/ui/", "/ui/x/y"] {
         check_code(&get(address, path).await, 501, "api.not_implemented");
     }
-    check_code(&http(address, Request::put("/worker"), "{}").await, 501, "api.not_implemented");
     let client = tokio::spawn(async move { get(address, "/metrics").await });
     let health = GatewayHealth { awake_actors: 3, waiting_actors: 1, connected_runners: 2, ..GatewayHealth::default() };
     driver.health().await.send(health).expect("somebody waits");
@@ -41,6 +40,29 @@ async fn the_gateway_tells_of_itself() {
         assert!(text.lines().any(|found| found == line), "{text}");
     }
     assert_eq!(get(address, "/runners/connect?x=y").await.status(), 200);
+}
+
+#[tokio::test]
+async fn reports_of_workers_are_merged_and_shown_by_their_key() {
+    let (address, _driver) = start().await;
+    let put = async |body: &str| {
+        http(address, Request::put("/worker").header("content-type", "application/json"), body).await
+    };
+    let first = r#"{"worker_status":"connecting","external_metadata":{"a":{"x":1},"b":2},"internal_metadata":{"runner_key":"r"}}"#;
+    assert_eq!(put(first).await.status(), 200);
+    let second = r#"{"worker_status":"ready","external_metadata":{"a":{"y":2},"b":null},"internal_metadata":{"runner_key":"r"}}"#;
+    assert_eq!(put(second).await.status(), 200);
+    assert_eq!(put(r#"{"worker_status":"stopped"}"#).await.status(), 200);
+    let shown = json(&get(address, "/worker").await);
+    let workers = shown["workers"].as_array().expect("a list");
+    assert_eq!((&workers[0]["key"], &workers[0]["worker_status"]), (&json!("default"), &json!("stopped")));
+    assert_eq!((&workers[1]["key"], &workers[1]["worker_status"]), (&json!("r"), &json!("ready")));
+    assert_eq!(workers[1]["external_metadata"], json!({ "a": { "y": 2 } }));
+    assert!(workers[1]["update_ts"].as_i64().is_some_and(|at| at > 0));
+    for wrong in ["[]", "{", r#"{"external_metadata":1}"#, r#"{"internal_metadata":{"runner_key":5}}"#] {
+        check_code(&put(wrong).await, 400, "api.bad_request");
+    }
+    assert_eq!(json(&get(address, "/worker").await)["workers"].as_array().expect("a list").len(), 2);
 }
 
 #[tokio::test]
