@@ -89,8 +89,13 @@ impl Client {
 
     /// Creates the test actor and gives its id.
     pub async fn create(&self, pool: &str, key: &str, crash_policy: &str) -> String {
+        self.create_named("counter", pool, key, crash_policy).await
+    }
+
+    /// Creates an actor of this name and gives its id.
+    pub async fn create_named(&self, name: &str, pool: &str, key: &str, crash_policy: &str) -> String {
         let body = json!({
-            "name": "counter", "key": key, "runner_name_selector": pool, "crash_policy": crash_policy, "input": "aGVsbG8=",
+            "name": name, "key": key, "runner_name_selector": pool, "crash_policy": crash_policy, "input": "aGVsbG8=",
         });
         let answer = self.send("POST", "/actors?namespace=default", body).await.expect("the gateway answers a create");
         assert_eq!(answer.status, 200, "create: {}", answer.text());

@@ -61,6 +61,13 @@ env = {{ HOOKS_FILE = {hooks:?} }}
 websocket = "proxy"
 start_timeout = "20s"
 stop_grace = "3s"
+
+[actors.room]
+command = ["node", "room.mjs"]
+cwd = {cwd:?}
+env = {{ HOOKS_FILE = {hooks:?} }}
+start_timeout = "20s"
+stop_grace = "3s"
 "#,
             cwd = crate::folder().join("actors"),
         );

@@ -2,6 +2,7 @@
 
 mod api;
 mod faults;
+mod hibernation;
 mod kv;
 mod lifecycle;
 mod refusals;
@@ -34,6 +35,12 @@ pub const ALL: &[Scenario] = &[
     scenario!(our_runner, restarts::a_crashed_child_is_restarted_under_the_next_generation),
     scenario!(everywhere, restarts::a_terminated_runner_stops_its_actors_and_exits_cleanly),
     scenario!(everywhere, restarts::a_killed_runner_is_replaced_and_the_count_survives),
+    scenario!(our_runner, hibernation::a_sleeping_actors_socket_wakes_it_and_every_message_arrives_in_order),
+    scenario!(our_runner, hibernation::a_socket_closed_while_its_actor_sleeps_is_told_once),
+    scenario!(our_runner, hibernation::a_crash_leaves_hibernating_sockets_open),
+    scenario!(our_runner, hibernation::a_cut_in_the_middle_of_traffic_loses_no_message),
+    scenario!(our_runner, hibernation::a_killed_runner_is_replaced_and_its_hibernating_sockets_go_on),
+    scenario!(our_runner, hibernation::a_destroyed_actors_hibernating_sockets_are_closed),
     scenario!(our_runner, refusals::a_runner_of_an_unknown_namespace_exits_with_69),
     scenario!(our_runner, refusals::a_second_runner_with_the_same_key_makes_the_first_exit_with_69),
     scenario!(our_runner, refusals::an_unreachable_gateway_does_not_end_the_runner),

@@ -191,6 +191,14 @@ impl Stage {
         id
     }
 
+    /// A fresh actor that takes its sockets as events, up and running. Only our runner hosts it.
+    pub async fn room(&self, crash_policy: &str) -> String {
+        let id = self.client.create_named("room", self.pool, &self.fresh_key(), crash_policy).await;
+        self.made.lock().unwrap().push(id.clone());
+        self.client.actor_when(&id, "connectable_ts", Duration::from_secs(15)).await;
+        id
+    }
+
     /// Deletes what a scenario made, so that the next one does not share the machine with it.
     async fn clear(&self) {
         let made = std::mem::take(&mut *self.made.lock().unwrap());
