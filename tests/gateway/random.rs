@@ -4,16 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use greenroom::gateway::core::{CallId, CallRequest, Features, Input, StreamRef};
-use greenroom::gateway::{CreateActor, TunnelEvent};
+use greenroom::gateway::{CreateActor, StreamUp, TunnelEvent};
 use greenroom::protocol::{
-    Checkpoint, Command, Event, EventWrapper, MessageId, ToClient, ToClientTunnel, ToServer, ToServerTunnel, Version,
+    Checkpoint, Command, Event, EventWrapper, MessageId, StreamId, ToClient, ToClientTunnel, ToServer, ToServerTunnel,
+    Version, serial,
 };
 use greenroom::store::{CrashPolicy, Phase, Query, Store};
 
-use crate::world::{OK, Peer, SECOND, World, actor, failed, get, init, response, socket, text};
+use crate::world::{OK, Peer, SECOND, World, actor, failed, get, init, response, socket};
 
 #[test]
 fn every_schedule_comes_to_rest_with_nothing_left_over() {
+    let mut spoke = 0;
     for seed in 0..150 {
         let mut play = Play::new(seed);
         for _ in 0..120 {
@@ -21,7 +23,9 @@ fn every_schedule_comes_to_rest_with_nothing_left_over() {
         }
         play.rest();
         play.check();
+        spoke += play.lasting.values().filter(|said| **said > 0).count();
     }
+    assert!(spoke > 100, "only {spoke} sockets had something to lose");
 }
 
 /// A world and what stands around it.
@@ -33,6 +37,26 @@ struct Play {
     actors: Vec<String>,
     calls: BTreeSet<CallId>,
     streams: BTreeSet<StreamRef>,
+    /// Of these, sockets that outlive their actors, with how much their clients said.
+    lasting: BTreeMap<StreamRef, u64>,
+    /// What actors have noted of such sockets, which outlives their lives.
+    noted: BTreeMap<StreamId, Noted>,
+    /// Sockets of which actors have heard the end.
+    parted: BTreeSet<StreamId>,
+    /// Everything that is taken is acknowledged.
+    diligent: bool,
+}
+
+/// What an actor notes of a socket.
+#[derive(Clone, Debug)]
+struct Noted {
+    actor: String,
+    /// The last index taken.
+    last: u16,
+    /// How many messages were taken.
+    taken: u64,
+    /// The last index that the gateway was told of.
+    acknowledged: u16,
 }
 
 /// A runner that keeps the protocol.
@@ -77,6 +101,10 @@ impl Play {
             actors: Vec::new(),
             calls: BTreeSet::new(),
             streams: BTreeSet::new(),
+            lasting: BTreeMap::new(),
+            noted: BTreeMap::new(),
+            parted: BTreeSet::new(),
+            diligent: false,
         };
         play.connect(0);
         play
@@ -111,8 +139,8 @@ impl Play {
                 }
             }
             25..30 => {
-                if let Some(stream) = self.pick(self.streams.clone()) {
-                    self.world.up(stream, text("m"));
+                if let Some(stream) = self.pick(self.lasting.keys().copied().collect::<Vec<_>>()) {
+                    self.say_something(stream);
                 }
             }
             30..33 => self.destroy(),
@@ -159,6 +187,77 @@ impl Play {
         }
     }
 
+    /// A client's message says how many it sent before.
+    fn say_something(&mut self, stream: StreamRef) {
+        let said = self.lasting.entry(stream).or_default();
+        let data = said.to_string().into();
+        *said += 1;
+        self.world.up(stream, StreamUp::Message { data, binary: false });
+    }
+
+    /// A runner hears something on a socket.
+    fn hear(&mut self, which: usize, peer: &Peer, id: MessageId, message: ToClientTunnel) {
+        match message {
+            ToClientTunnel::WebSocketOpen { actor_id, .. } => {
+                let can_hibernate = self.below(3) > 0;
+                if can_hibernate {
+                    let noted = Noted { actor: actor_id.to_string(), last: id.index, taken: 0, acknowledged: id.index };
+                    self.noted.insert(id.stream, noted);
+                }
+                self.world.say(peer, ToServer::Tunnel { id, message: ToServerTunnel::WebSocketOpen { can_hibernate } });
+            }
+            ToClientTunnel::WebSocketMessage { data, .. } => {
+                let Some(noted) = self.noted.get_mut(&id.stream) else { return };
+                let serves = |(key, life): (&(String, u32), &Life)| key.0 == noted.actor && life.serves && !life.over;
+                if !self.runners[which].lives.iter().any(serves) {
+                    return;
+                }
+                let seed = self.seed;
+                assert!(serial::newer(id.index, noted.acknowledged), "{id:?} again, seed {seed}");
+                if serial::newer(id.index, noted.last) {
+                    assert_eq!(id.index, serial::next(noted.last), "a gap, seed {seed}");
+                    assert_eq!(data, noted.taken.to_string(), "seed {seed}");
+                    noted.last = id.index;
+                    noted.taken += 1;
+                }
+                if self.diligent || self.below(3) > 0 {
+                    self.acknowledge(peer, id.stream);
+                }
+            }
+            ToClientTunnel::WebSocketClose { .. } => {
+                if self.noted.remove(&id.stream).is_some() {
+                    self.parted.insert(id.stream);
+                }
+            }
+            ToClientTunnel::RequestStart { .. } => self.runners[which].requests.push(id),
+            ToClientTunnel::RequestChunk { .. } | ToClientTunnel::RequestAbort => {}
+        }
+    }
+
+    fn acknowledge(&mut self, peer: &Peer, stream: StreamId) {
+        let Some(noted) = self.noted.get_mut(&stream) else { return };
+        noted.acknowledged = noted.last;
+        let message = ToServerTunnel::WebSocketMessageAck { index: noted.last };
+        self.world.say(peer, ToServer::Tunnel { id: MessageId { stream, index: 0 }, message });
+    }
+
+    /// An actor begins to live and is told which of its sockets are still open.
+    fn restore(&mut self, peer: &Peer, actor: &str, sockets: &[StreamId]) {
+        let seed = self.seed;
+        for socket in sockets {
+            match self.noted.get(socket) {
+                Some(noted) => assert_eq!(noted.actor, actor, "seed {seed}"),
+                None => {
+                    // Its end was heard by a life that crashed before anybody could know.
+                    assert!(self.parted.contains(socket), "{socket} is no socket of {actor}, seed {seed}");
+                    let message = ToServerTunnel::WebSocketClose { code: Some(1000), reason: None, hibernate: false };
+                    self.world.say(peer, ToServer::Tunnel { id: MessageId { stream: *socket, index: 0 }, message });
+                }
+            }
+        }
+        self.noted.retain(|socket, noted| noted.actor != actor || sockets.contains(socket));
+    }
+
     fn destroy(&mut self) {
         if let Some(actor) = self.pick(self.actors.clone()) {
             let request = CallRequest::Destroy { namespace: "default".into(), actor_id: actor.into() };
@@ -195,6 +294,7 @@ impl Play {
         let world = std::mem::replace(&mut self.world, World::new());
         self.world = world.restart();
         self.streams.clear();
+        self.lasting.clear();
         self.calls.clear();
         for runner in &mut self.runners {
             runner.peer = None;
@@ -210,14 +310,18 @@ impl Play {
             runner.peer = None;
             return;
         }
-        let mut acknowledge = Vec::new();
+        let (mut acknowledge, mut started, mut heard) = (Vec::new(), Vec::new(), Vec::new());
         for message in self.world.take_sent(peer.connection) {
             match message {
                 ToClient::Commands(commands) => {
                     for command in commands {
                         let life = (command.checkpoint.actor_id.to_string(), command.checkpoint.generation);
                         match command.command {
-                            Command::Start { .. } => {
+                            Command::Start { hibernating, .. } => {
+                                // A repeated start changes nothing.
+                                if !runner.lives.contains_key(&life) {
+                                    started.push((life.0.clone(), hibernating));
+                                }
                                 let (actor, generation) = &life;
                                 for ((other, older), life) in &mut runner.lives {
                                     if other == actor && older < generation {
@@ -238,10 +342,16 @@ impl Play {
                         }
                     }
                 }
-                ToClient::Tunnel { id, message: ToClientTunnel::RequestStart { .. } } => runner.requests.push(id),
+                ToClient::Tunnel { id, message } => heard.push((id, message)),
                 ToClient::Ping { ts } => self.world.say(&peer, ToServer::Pong { ts }),
-                ToClient::Init { .. } | ToClient::Kv { .. } | ToClient::Tunnel { .. } => {}
+                ToClient::Init { .. } | ToClient::Kv { .. } => {}
             }
+        }
+        for (actor, sockets) in started {
+            self.restore(&peer, &actor, &sockets);
+        }
+        for (id, message) in heard {
+            self.hear(which, &peer, id, message);
         }
         if !acknowledge.is_empty() && self.below(2) == 0 {
             self.world.say(&peer, ToServer::AckCommands(acknowledge));
@@ -322,6 +432,11 @@ impl Play {
                 self.actors.push(record.id.to_string());
             }
         }
+        for (stream, events) in &self.world.delivered {
+            if events.first() == Some(&TunnelEvent::Open { can_hibernate: true }) && self.streams.contains(stream) {
+                self.lasting.entry(*stream).or_default();
+            }
+        }
         for stream in std::mem::take(&mut self.world.refused).into_keys() {
             self.streams.remove(&stream);
         }
@@ -329,10 +444,12 @@ impl Play {
         for stream in ended.map(|(stream, _)| *stream).collect::<Vec<_>>() {
             self.streams.remove(&stream);
         }
+        self.lasting.retain(|stream, _| self.streams.contains(stream));
     }
 
     /// Both runners come and do what they are told, for longer than anything waits.
     fn rest(&mut self) {
+        self.diligent = true;
         self.world.disk_done();
         self.pass(20 * SECOND);
         for which in [0, 1] {
@@ -350,10 +467,22 @@ impl Play {
                 if self.runners[which].peer.is_none() {
                     self.connect(which);
                 }
+                self.acknowledge_everything(which);
             }
             self.pass(20 * SECOND);
         }
         self.collect();
+    }
+
+    fn acknowledge_everything(&mut self, which: usize) {
+        let Some(peer) = self.runners[which].peer.clone() else { return };
+        let runner = &self.runners[which];
+        let serving = runner.lives.iter().filter(|(_, life)| life.serves && !life.over).map(|((actor, _), _)| actor);
+        let serving: BTreeSet<_> = serving.collect();
+        let sockets = self.noted.iter().filter(|(_, noted)| serving.contains(&noted.actor));
+        for socket in sockets.map(|(socket, _)| *socket).collect::<Vec<_>>() {
+            self.acknowledge(&peer, socket);
+        }
     }
 
     fn check(&mut self) {
@@ -385,5 +514,11 @@ impl Play {
         assert_eq!(used, running, "slots without an actor, seed {seed}");
         let open = self.world.core.health().streams;
         assert!(open <= self.streams.len(), "streams without a client: {open} of {:?}, seed {seed}", self.streams);
+        let health = self.world.core.health();
+        assert_eq!((health.lasting_sockets, health.kept_bytes), (self.lasting.len(), 0), "seed {seed}");
+        for (stream, said) in &self.lasting {
+            let noted = &self.noted[&self.world.wire(*stream)];
+            assert_eq!(noted.taken, *said, "{stream:?} {noted:?}, seed {seed}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod api;
 mod faults;
 mod hibernation;
+mod hibernation_ts;
 mod kv;
 mod lifecycle;
 mod refusals;
@@ -20,6 +21,7 @@ pub const ALL: &[Scenario] = &[
     scenario!(everywhere, traffic::the_gateway_routes_tokens_and_keys),
     scenario!(everywhere, traffic::a_websocket_echoes_text_and_binary_in_order),
     scenario!(everywhere, traffic::a_closed_websocket_is_closed_on_the_other_side),
+    scenario!(typescript_on_our_gateway, hibernation_ts::a_socket_of_the_typescript_runner_outlives_its_actor),
     scenario!(everywhere, kv::every_operation_does_what_it_says),
     scenario!(everywhere, kv::values_can_be_read_from_outside),
     scenario!(everywhere, lifecycle::a_sleeping_actor_wakes_on_a_request_and_keeps_its_count),
@@ -53,6 +55,11 @@ fn everywhere(_: GatewaySide, _: RunnerSide) -> bool {
 /// For what the TypeScript runner cannot do at all, or is known to do wrong.
 fn our_runner(_: GatewaySide, runner: RunnerSide) -> bool {
     runner == RunnerSide::Ours
+}
+
+/// For what the engine is known to lose.
+fn typescript_on_our_gateway(gateway: GatewaySide, runner: RunnerSide) -> bool {
+    (gateway, runner) == (GatewaySide::Ours, RunnerSide::TypeScript)
 }
 
 macro_rules! scenario {

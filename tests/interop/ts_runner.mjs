@@ -7,6 +7,8 @@ import { answer, hook, stopping } from "./actors/behaviour.mjs";
 
 const env = process.env;
 const actors = new Map();
+// What an application has to remember of sockets that outlive their actor, by actor and request.
+const lasting = new Map();
 
 function say(name, fields = {}) {
 	console.log(JSON.stringify({ hook: name, ...fields }));
@@ -31,7 +33,7 @@ const runner = new Runner({
 	onActorStart: async (id, generation, config) => {
 		say("start", { actor: id, generation, name: config.name, key: config.key });
 		actors.set(id, describe(id, generation, config));
-		await runner.restoreHibernatingRequests(id, []);
+		await runner.restoreHibernatingRequests(id, [...(lasting.get(id)?.values() ?? [])]);
 	},
 	onActorStop: async (id, generation) => {
 		await stopping(actors.get(id) ?? {}, { actor: id, generation });
@@ -50,13 +52,25 @@ const runner = new Runner({
 		);
 		return new Response(body, { status, headers: { ...headers, "content-length": String(body.length) } });
 	},
-	websocket: async (_runner, id, ws, gateway, request, _request, path, _headers, hibernatable) => {
-		say("ws_open", { actor: id, path });
+	websocket: async (_runner, id, ws, gateway, request, _request, path, headers, hibernatable, restored) => {
+		if (!restored) say("ws_open", { actor: id, path });
+		const key = Buffer.from(request).toString("hex");
+		const sockets = lasting.get(id) ?? new Map();
+		if (hibernatable && !restored) {
+			const indexes = { serverMessageIndex: 0, clientMessageIndex: 0 };
+			sockets.set(key, { gatewayId: gateway, requestId: request, path, headers, ...indexes });
+			lasting.set(id, sockets);
+		}
 		ws.addEventListener("message", (event) => {
 			ws.send(event.data);
-			if (hibernatable) runner.sendHibernatableWebSocketMessageAck(gateway, request, event.rivetMessageIndex);
+			if (!hibernatable) return;
+			sockets.get(key).serverMessageIndex = event.rivetMessageIndex;
+			runner.sendHibernatableWebSocketMessageAck(gateway, request, event.rivetMessageIndex);
 		});
-		ws.addEventListener("close", (event) => say("ws_close", { actor: id, path, code: event.code, reason: event.reason }));
+		ws.addEventListener("close", (event) => {
+			sockets.delete(key);
+			say("ws_close", { actor: id, path, code: event.code, reason: event.reason });
+		});
 	},
 	hibernatableWebSocket: {
 		canHibernate: (_id, _gateway, _request, request) => new URL(request.url).pathname.startsWith("/hws"),
