@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue, ORIGIN};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, ORIGIN};
 use hyper::{Method, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 pub use patience::Patience;
 
 use self::attempts::Unanswered;
+use self::query_target::QueryTarget;
 use self::request_body::{BodyMemory, RequestBody, Unread};
 use self::target::{ActorTarget, Target};
 use super::listener::{ResponseBody, Routes};
@@ -90,9 +91,13 @@ impl Ingress {
         self.tasks.wait().await;
     }
 
-    async fn route(self: &Arc<Self>, request: Request<Incoming>, ray: Id) -> Response<ResponseBody> {
+    async fn route(self: &Arc<Self>, mut request: Request<Incoming>, ray: Id) -> Response<ResponseBody> {
         let socket = websocket::is_upgrade(&request);
         let target = Target::of(&request, socket);
+        if matches!(&target, Target::Query(QueryTarget { skip_ready_wait: true, .. })) {
+            // In the form in which it goes on.
+            request.headers_mut().insert(SKIP_READY_WAIT, HeaderValue::from_static("true"));
+        }
         if socket {
             return self.serve_socket(request, target, ray);
         }
@@ -158,6 +163,9 @@ impl Ingress {
         response
     }
 }
+
+/// Asks to reach an actor that does not serve, because it is starting or stopping.
+const SKIP_READY_WAIT: HeaderName = HeaderName::from_static("x-rivet-skip-ready-wait");
 
 fn refuse(refusal: Refusal, origin: Option<HeaderValue>) -> Response<ResponseBody> {
     metrics::gateway().rejected(refusal.rejection());

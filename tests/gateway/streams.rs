@@ -380,3 +380,25 @@ fn nothing_reaches_a_runner_before_it_knows_who_it_is() {
     use greenroom::protocol::ToClient::{Commands, Init, Tunnel};
     assert!(matches!(sent[..], [Init { .. }, Commands(_), Tunnel { .. }, Tunnel { .. }]), "{sent:?}");
 }
+
+#[test]
+fn a_client_that_skips_the_wait_reaches_an_actor_that_starts_or_stops() {
+    let mut world = World::new();
+    let runner = world.connect("key");
+    let id = world.create(CrashPolicy::Sleep);
+    let life = world.started(&runner);
+    let eager = |name: &'static str, value: &'static str| StreamHead::WebSocket {
+        path: "/".into(),
+        headers: vec![(name.into(), value.into())],
+    };
+    let early = world.open_with(&id, eager("x-rivet-skip-ready-wait", "true"));
+    assert_eq!(world.opened, [early]);
+    world.open_with(&id, eager("x-rivet-skip-ready-wait", "false"));
+    assert_eq!(world.opened, [early]);
+    world.events(&runner, &life, 0, [Event::Running, Event::SleepIntent]);
+    let late = world.open_with(&id, eager("sec-websocket-protocol", "rivet, rivet_skip_ready_wait"));
+    assert_eq!(world.opened.last(), Some(&late));
+    world.events(&runner, &life, 2, [OK]);
+    // Asleep, it is woken and waited for as by anybody.
+    assert_eq!(world.got(late), [TunnelEvent::Failed(GatewayError::ActorStopped)]);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::calls::STOPPING;
-use super::directory::Actor;
+use super::directory::{Actor, is_placed};
 use super::lifecycle::Wanted;
 use super::loads::ForActor;
 use super::timers::Timer;
@@ -54,7 +54,8 @@ impl Core {
             return self.out.push(Effect::Refused { stream, error: STOPPING });
         }
         if let Some(actor) = self.directory.actors.get(&actor_id)
-            && let Some(connection) = self.serving(actor)
+            && let Some(connection) =
+                self.serving(actor).or_else(|| self.reachable(actor).filter(|_| skips_waiting(&head)))
         {
             return self.open_on(connection, stream, &actor_id, head);
         }
@@ -166,6 +167,12 @@ impl Core {
         }
     }
 
+    /// The connection to the runner that has an actor, whether it serves yet, or still.
+    fn reachable(&self, actor: &Actor) -> Option<ConnectionId> {
+        let runner_id = actor.record.runner_id.as_deref().filter(|_| is_placed(actor.record.phase))?;
+        self.runners.link(runner_id)
+    }
+
     /// The connection over which an actor serves right now.
     pub(super) fn serving(&self, actor: &Actor) -> Option<ConnectionId> {
         match actor.record.phase {
@@ -180,6 +187,16 @@ impl Core {
             | Phase::Destroyed => None,
         }
     }
+}
+
+/// Whether the client wants to reach its actor also while that is starting or stopping.
+fn skips_waiting(head: &StreamHead) -> bool {
+    let (StreamHead::Request { headers, .. } | StreamHead::WebSocket { headers, .. }) = head;
+    headers.iter().any(|(name, value)| match &**name {
+        "x-rivet-skip-ready-wait" => matches!(&**value, "true" | "1"),
+        "sec-websocket-protocol" => value.split(',').any(|protocol| protocol.trim() == "rivet_skip_ready_wait"),
+        _ => false,
+    })
 }
 
 /// What a waiting stream costs in memory, roughly.

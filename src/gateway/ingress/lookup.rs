@@ -16,7 +16,7 @@ impl Ingress {
     /// # Errors
     /// There is none, or it cannot be made.
     pub(super) async fn find(&self, target: QueryTarget) -> Result<ActorTarget, Refusal> {
-        let QueryTarget { namespace, name, key, create, path } = target;
+        let QueryTarget { namespace, name, key, create, path, skip_ready_wait: _ } = target;
         let namespace = self.gateway.namespace(&namespace).ok_or(GatewayError::NamespaceNotFound)?;
         let record = match create {
             None => {

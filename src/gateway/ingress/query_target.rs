@@ -29,6 +29,8 @@ pub(super) struct QueryTarget {
     pub create: Option<CreateBy>,
     /// Path and query as the actor sees them.
     pub path: ByteString,
+    /// Reach it also while it is starting or stopping.
+    pub skip_ready_wait: bool,
 }
 
 /// How `getOrCreate` makes an actor.
@@ -80,6 +82,7 @@ impl QueryTarget {
             key: stored_key(parameters.key.as_deref().unwrap_or_default()).into(),
             create,
             path: target::join(rest, for_actor(query).as_deref()),
+            skip_ready_wait: matches!(parameters.skip_ready_wait.as_deref(), Some("true" | "1")),
         })
     }
 }
@@ -112,7 +115,6 @@ impl Parameters {
             *place = Some(decode(name, &value.replace('+', " "))?);
         }
         match parameters.skip_ready_wait.as_deref() {
-            // Taken, and without effect: a request waits for its actor here.
             None | Some("true" | "false" | "1" | "0") => Ok(parameters),
             Some(other) => {
                 Err(invalid(&format!("unknown value of rvt-skip-ready-wait: {other}, expected true, false, 1 or 0")))
@@ -259,6 +261,7 @@ mod tests {
                 key: "a b+c".into(),
                 create: None,
                 path: "/".into(),
+                skip_ready_wait: false,
             }
         );
     }
