@@ -17,7 +17,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
-pub use server::{Admin, AdminFailure, AdminOptions};
+pub use server::{Admin, AdminDoors, AdminFailure, AdminOptions};
 
 use doors::Door;
 use state::Shared;

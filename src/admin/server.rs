@@ -70,17 +70,35 @@ pub enum AdminFailure {
     Thread(io::Error),
 }
 
-impl Admin {
-    /// Serves until it is dropped. Must be called on a tokio runtime; it serves on one of its own.
+/// The port and the socket, before anybody is let in: bound first, a runner that could not be asked never dials.
+#[derive(Debug)]
+pub struct AdminDoors {
+    options: AdminOptions,
+    unix: std::os::unix::net::UnixListener,
+    tcp: Option<std::net::TcpListener>,
+    bound: Bound,
+}
+
+impl AdminDoors {
+    /// Binds both. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// [`AdminFailure`]; nothing serves then.
-    pub async fn start(options: AdminOptions, runner: RunnerHandle) -> Result<Self, AdminFailure> {
+    /// [`AdminFailure`]; nothing is bound then.
+    pub async fn bind(options: AdminOptions) -> Result<Self, AdminFailure> {
         let unix_failure = |error| AdminFailure::Unix { path: options.socket.clone(), error };
         let unix = local_socket::bind(&options.socket).map_err(unix_failure)?;
         let bound = Bound(options.socket.clone());
         let unix = unix.into_std().map_err(unix_failure)?;
         let tcp = tcp(&options).await?;
+        Ok(AdminDoors { options, unix, tcp, bound })
+    }
+
+    /// Serves for this runner, on a thread of its own, until the result is dropped.
+    ///
+    /// # Errors
+    /// [`AdminFailure::Thread`].
+    pub fn serve(self, runner: RunnerHandle) -> Result<Admin, AdminFailure> {
+        let AdminDoors { options, unix, tcp, bound } = self;
         let address = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
         let shared = Shared::new(runner, options.write_token, options.drain_timeout);
         let over = CancellationToken::new();
@@ -102,7 +120,9 @@ impl Admin {
         }
         Ok(Admin { over, address, socket: bound })
     }
+}
 
+impl Admin {
     /// The address it serves on, when it does.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::admin::{Admin, AdminOptions};
+use crate::admin::{Admin, AdminDoors, AdminFailure, AdminOptions};
 use crate::app::Exit;
 use crate::app::actors::{self, Hosts};
 use crate::app::reload::Reloaded;
@@ -42,13 +42,24 @@ pub(super) struct Started {
     _admin: Admin,
 }
 
-/// Starts a runner with its admin address and its reports.
+/// Starts a runner with its admin address and its reports. The address is bound before the runner dials.
 pub(super) async fn serve(settings: &RunSettings, hosts: &Hosts) -> Result<Started, Exit> {
-    let runner = start(settings, hosts)?;
-    let others = match admin(settings, &runner).await {
-        Ok(admin) => Reports::start(settings, &runner, &hosts.services).map(|reports| (admin, reports)),
-        Err(exit) => Err(exit),
+    let unserved = |error: AdminFailure| {
+        error!({ fields::ERROR } = %error, "the admin address does not serve");
+        Exit::Misconfigured
     };
+    let options = AdminOptions {
+        address: settings.admin.address,
+        insisted: settings.admin.insisted,
+        socket: settings.runtime_dir.join(AdminSettings::SOCKET),
+        write_token: settings.admin.write_token.clone(),
+        drain_timeout: settings.drain_timeout,
+    };
+    let doors = AdminDoors::bind(options).await.map_err(unserved)?;
+    let runner = start(settings, hosts)?;
+    let others = doors.serve(runner.clone()).map_err(unserved);
+    let others =
+        others.and_then(|admin| Reports::start(settings, &runner, &hosts.services).map(|reports| (admin, reports)));
     match others {
         Ok((admin, reports)) => Ok(Started { runner, reports, _admin: admin }),
         Err(exit) => {
@@ -58,20 +69,6 @@ pub(super) async fn serve(settings: &RunSettings, hosts: &Hosts) -> Result<Start
             Err(exit)
         }
     }
-}
-
-async fn admin(settings: &RunSettings, runner: &RunnerHandle) -> Result<Admin, Exit> {
-    let options = AdminOptions {
-        address: settings.admin.address,
-        insisted: settings.admin.insisted,
-        socket: settings.runtime_dir.join(AdminSettings::SOCKET),
-        write_token: settings.admin.write_token.clone(),
-        drain_timeout: settings.drain_timeout,
-    };
-    Admin::start(options, runner.clone()).await.map_err(|error| {
-        error!({ fields::ERROR } = %error, "the admin address does not serve");
-        Exit::Misconfigured
-    })
 }
 
 /// Starts a runner with these settings and hosts.

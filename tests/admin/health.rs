@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use greenroom::admin::{Admin, AdminOptions};
+use greenroom::admin::{AdminDoors, AdminOptions};
 use greenroom::runner::Runner;
 use serde_json::json;
 
@@ -106,7 +106,7 @@ async fn it_answers_while_everything_else_is_stuck() {
         write_token: None,
         drain_timeout: Duration::from_secs(1),
     };
-    let admin = Admin::start(options, runner.clone()).await.unwrap();
+    let admin = AdminDoors::bind(options).await.unwrap().serve(runner.clone()).unwrap();
     // This runtime has one thread, and the calls below block it: the runner's driver does not turn meanwhile.
     let alive = blocking(admin.socket(), "/livez");
     assert!(alive.starts_with("HTTP/1.1 503") && alive.contains("may be stuck"), "{alive}");
