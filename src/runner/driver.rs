@@ -301,7 +301,10 @@ impl Driver {
                     let _ = reply.send(hosted.is_some());
                 }
             },
-            Command::SetHosts { hosts } => self.hosts = hosts,
+            Command::SetHosts { hosts } => {
+                self.observer.know(hosts.keys().cloned());
+                self.hosts = hosts;
+            }
             Command::Drain { within } => {
                 info!(within_ms = within.as_millis(), actors = self.actors.len(), "draining");
                 self.status.send_modify(|status| status.draining = true);

@@ -128,6 +128,11 @@ impl Observer {
         }
     }
 
+    /// These names are configured from now on, too.
+    pub(super) fn know(&self, names: impl IntoIterator<Item = Arc<str>>) {
+        self.metrics.know(names);
+    }
+
     /// A life begins.
     pub(super) fn started(&mut self, start: &Arc<StartActor>) {
         let now = SystemTime::now();
