@@ -34,7 +34,7 @@ pub fn measure(levels: &[usize]) -> Result<String, String> {
         settle();
         let (of_gateway, of_runner) = (gateway.memory()?, runner.memory()?);
         gateway.kill_and_restart()?;
-        let startup = gateway.startup_ms;
+        let startup = gateway.startup;
         let mut client = Client::connect(gateway.address)?;
         // The first ones wait for the runner to be back.
         let calls = ids.len().min(500);
@@ -50,7 +50,7 @@ pub fn measure(levels: &[usize]) -> Result<String, String> {
             per(of_gateway, empty_gateway),
             bytes(of_runner),
             per(of_runner, empty_runner),
-            format!("{startup} ms"),
+            startup.to_string(),
             request,
         ]);
     }

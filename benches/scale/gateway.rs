@@ -1,5 +1,6 @@
 //! The gateway as it is shipped, in a process of its own, and a runner beside it.
 
+use std::fmt::{self, Display, Formatter};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -17,22 +18,35 @@ pub struct Gateway {
     child: Child,
     pub address: SocketAddr,
     pub data: TempDir,
-    /// What it took to serve, in milliseconds, as it says itself.
-    pub startup_ms: u64,
+    /// What it took to serve: milliseconds, as it says itself, and of the processor.
+    pub startup: Startup,
+}
+
+/// How long a start took.
+#[derive(Clone, Copy)]
+pub struct Startup {
+    took_ms: u64,
+    processor_ms: u64,
+}
+
+impl Display for Startup {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms ({} ms of a processor)", self.took_ms, self.processor_ms)
+    }
 }
 
 impl Gateway {
     pub fn start() -> Result<Self, String> {
         let data = tempfile::Builder::new().prefix("greenroom-scale-").tempdir().map_err(|error| error.to_string())?;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (child, address, startup_ms) = spawn(&data, any)?;
-        Ok(Gateway { child, address, data, startup_ms })
+        let (child, address, startup) = spawn(&data, any)?;
+        Ok(Gateway { child, address, data, startup })
     }
 
     /// Kills it and starts it again on its data.
     pub fn kill_and_restart(&mut self) -> Result<(), String> {
         self.child.kill().and_then(|()| self.child.wait()).map_err(|error| format!("the gateway: {error}"))?;
-        (self.child, self.address, self.startup_ms) = spawn(&self.data, self.address)?;
+        (self.child, self.address, self.startup) = spawn(&self.data, self.address)?;
         Ok(())
     }
 
@@ -53,7 +67,7 @@ impl Drop for Gateway {
     }
 }
 
-fn spawn(data: &TempDir, listen: SocketAddr) -> Result<(Child, SocketAddr, u64), String> {
+fn spawn(data: &TempDir, listen: SocketAddr) -> Result<(Child, SocketAddr, Startup), String> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_greenroom"))
         .args(["gateway", "--log-format", "json", "--log", "warn,greenroom::gateway::running=info", "--data-dir"])
         .arg(data.path())
@@ -67,8 +81,10 @@ fn spawn(data: &TempDir, listen: SocketAddr) -> Result<(Child, SocketAddr, u64),
         let record: Value = serde_json::from_str(&line).unwrap_or_default();
         if record["message"] == "gateway serves" {
             let address = record["address"].as_str().and_then(|address| address.parse().ok()).ok_or("no address")?;
+            let took_ms = record["startup_ms"].as_u64().unwrap_or(0);
+            let startup = Startup { took_ms, processor_ms: memory::processor_ms(child.id()) };
             std::thread::spawn(move || lines.for_each(|line| eprintln!("gateway: {line}")));
-            return Ok((child, address, record["startup_ms"].as_u64().unwrap_or(0)));
+            return Ok((child, address, startup));
         }
         eprintln!("gateway: {line}");
     }

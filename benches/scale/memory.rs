@@ -15,6 +15,17 @@ pub fn resident(pid: u32) -> Result<u64, String> {
     Ok(kib * 1024)
 }
 
+/// Processor time of a process so far, of all its threads, in milliseconds.
+pub fn processor_ms(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let nanoseconds = tasks.filter_map(|task| {
+        // A thread may end while we look.
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    nanoseconds.sum::<u64>() / 1_000_000
+}
+
 /// The size of all files of a directory, in bytes.
 pub fn on_disk(dir: &Path) -> u64 {
     let files = fs::read_dir(dir).into_iter().flatten().flatten();

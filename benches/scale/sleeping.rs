@@ -39,7 +39,7 @@ pub fn measure(levels: &[usize]) -> Result<String, String> {
         settle();
         let before = gateway.memory()?;
         gateway.kill_and_restart()?;
-        let startup = gateway.startup_ms;
+        let startup = gateway.startup;
         let after = gateway.memory()?;
         let mut client = Client::connect(gateway.address)?;
         let list = times(200, |_| client.ask("GET", "/actors?namespace=default&name=idle", "").map(|_| ()))?;
@@ -67,7 +67,7 @@ pub fn measure(levels: &[usize]) -> Result<String, String> {
             bytes(after),
             bytes(disk),
             bytes(disk / level as u64),
-            format!("{startup} ms"),
+            startup.to_string(),
             list,
             by_id,
             by_key,

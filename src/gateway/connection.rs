@@ -27,6 +27,8 @@ use super::handle::LargeMessages;
 /// The way to a runner. Never waits: a runner that takes too little of what it is sent loses its connection.
 #[derive(Clone, Debug)]
 pub(super) struct Outlet {
+    /// Unbounded by number, since the driver cannot wait; bounded by [`BACKLOG_MAX`] bytes, of which every message has
+    /// some: beyond that the connection is ended, and what is sent to one that has ended is dropped.
     frames: mpsc::UnboundedSender<Out>,
     backlog: Arc<AtomicUsize>,
     ended: CancellationToken,

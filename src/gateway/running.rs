@@ -139,6 +139,8 @@ impl RunningGateway {
         let core = Core::new(settings, boot, driver::now());
         let namespaces = Arc::new(Namespaces::default());
         let (orders, inbox) = mpsc::channel(INBOX);
+        // Unbounded, because who sends here cannot wait, and bounded all the same: there is at most one per commit and
+        // question that the store has, whose queue has a budget, and one per open stream, of which there is a limit.
         let (asides, aside_inbox) = mpsc::unbounded_channel();
         let handle = GatewayHandle::new(orders, asides.clone(), store.clone(), namespaces.clone());
         let driver = Driver::new(core, store, namespaces, asides);
