@@ -13,7 +13,7 @@
 //! | `GET /events?n=N` | 200 after N alarm changes |
 //! | `GET /sleep` | 200 after a sleep intent |
 //! | WebSocket `/ws` | echo |
-//! | WebSocket `/hws` | closed with a reason: hibernation is not built yet |
+//! | WebSocket `/hws` | echo, also while the actor sleeps |
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -26,8 +26,8 @@ use bytestring::ByteString;
 use futures_util::StreamExt;
 use greenroom::app::{self, Exit};
 use greenroom::config::{Command, Environment, Id, RunSettings, Values};
-use greenroom::host::in_process::{Actor, InProcess, Response};
-use greenroom::host::{ActorContext, Frame, Request, WebSocket, WebSocketRequest};
+use greenroom::host::in_process::{Actor, InProcess, Message, Open, Response};
+use greenroom::host::{ActorContext, EventAnswer, EventError, Frame, Outgoing, Request, WebSocket, WebSocketRequest};
 use greenroom::protocol::{KvListQuery, KvRequest};
 use greenroom::runner::Exit as RunnerExit;
 use greenroom::{kv::KvError, telemetry};
@@ -43,7 +43,8 @@ async fn main() -> ExitCode {
     if let Err(error) = telemetry::init(&settings.log) {
         return failed(Exit::Internal, error);
     }
-    let mut builder = app::runner_builder(&settings).actor("bench", InProcess::new(Bench::start));
+    let mut builder =
+        app::runner_builder(&settings).actor("bench", InProcess::new(Bench::start).events_for(is_hibernating));
     if let Some(key) = &settings.runner_key {
         builder = builder.key(key);
     }
@@ -160,10 +161,22 @@ impl Actor for Bench {
         }
         let _ = match request.path.split('?').next() {
             Some("/ws") => echo(&mut socket).await,
-            Some("/hws") => socket.close(1013, "hibernation is not built yet in this version").await,
-            _ => socket.close(1008, "there is /ws").await,
+            _ => socket.close(1008, "there are /ws and /hws").await,
         };
     }
+
+    async fn open(&self, _: Open) -> Result<EventAnswer, EventError> {
+        Ok(EventAnswer::taken())
+    }
+
+    async fn message(&self, message: Message) -> Result<EventAnswer, EventError> {
+        Ok(EventAnswer::reply(Outgoing { data: message.data, binary: message.binary }))
+    }
+}
+
+/// `/hws` takes its frames as events, and may sleep meanwhile.
+fn is_hibernating(request: &WebSocketRequest) -> bool {
+    request.path.split('?').next() == Some("/hws")
 }
 
 async fn echo(socket: &mut WebSocket) -> Result<(), greenroom::host::Gone> {

@@ -1,4 +1,5 @@
-//! The actor API: what out-of-process actors call to reach their storage, to sleep and to be destroyed.
+//! The actor API: what out-of-process actors call to reach their storage and their clients' sockets, to
+//! sleep and to be destroyed.
 //!
 //! One server for all actors of a runner, on a loopback port and on a Unix socket. Who calls is told by the token
 //! alone: it belongs to one actor generation, and when that is over, calls answer 410 and change nothing.
@@ -12,6 +13,7 @@ mod metadata;
 mod query;
 mod server;
 mod tokens;
+mod ws;
 
 pub use server::{Api, ApiFailure, Services};
 pub use tokens::Tokens;
@@ -38,6 +40,10 @@ fn router(tokens: Arc<Tokens>, services: Services) -> Router {
         .route("/v1/kv", get(kv::list).delete(kv::clear))
         .route("/v1/kv:batch", post(kv::batch))
         .route("/v1/kv/", get(kv::read).put(kv::write).delete(kv::delete))
+        .route("/v1/ws", get(ws::list))
+        .route("/v1/ws:broadcast", post(ws::broadcast).layer(DefaultBodyLimit::max(ws::FRAME_BODY_MAX)))
+        .route("/v1/ws/{id}", post(ws::send).delete(ws::close).layer(DefaultBodyLimit::max(ws::FRAME_BODY_MAX)))
+        .route("/v1/ws/{id}/attachment", get(ws::attachment).put(ws::attach))
         .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::delete));
     for (path, feature) in NOT_BUILT {
         router = router.route(path, any(move |_: Caller| async move { ApiError::not_built(feature) }));
@@ -56,9 +62,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("/v1/alarms", "alarms"),
     ("/v1/alarms/{*rest}", "alarms"),
     ("/v1/keep-awake/{*rest}", "keep-awake leases"),
-    ("/v1/ws", "sockets in events mode"),
-    ("/v1/ws:broadcast", "sockets in events mode"),
-    ("/v1/ws/{*rest}", "sockets in events mode"),
     ("/v1/workflows/{*rest}", "workflows"),
     ("/v1/runs", "workflows"),
     ("/v1/runs/{*rest}", "workflows"),

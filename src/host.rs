@@ -35,7 +35,10 @@ pub use call::{Call, CallSender};
 pub use context::{ActorContext, Gone};
 pub use doors::{Doors, TokenIssuer};
 pub use events::reserved::RESERVED;
-pub use events::{Delivery, Event, EventAnswer, EventError, EventSettings, Events, Outgoing};
+pub use events::{
+    Delivery, Event, EventAnswer, EventError, EventSettings, Events, Outgoing, SocketError, SocketInfo, Sockets,
+};
+pub use http::is_text;
 pub use request::{Request, Responder, ResponseWriter};
 pub use websocket::{Frame, WebSocket, WebSocketFeed, WebSocketRequest, WebSocketSender};
 

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::egress::EgressError;
-use crate::host::{Gone, KvError};
+use crate::host::{Gone, KvError, SocketError};
 use crate::report::MetadataRefusal;
 use crate::socket::CallError;
 
@@ -45,7 +45,7 @@ impl ApiError {
     }
 
     pub(super) fn no_such_route() -> Self {
-        let hint = "the actor API begins with /v1/actor, /v1/input, /v1/kv, /v1/metadata, /v1/egress, /v1/sleep and /v1/destroy";
+        let hint = "the actor API begins with /v1/actor, /v1/input, /v1/kv, /v1/ws, /v1/metadata, /v1/egress, /v1/sleep and /v1/destroy";
         Self::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route", hint)
     }
 
@@ -60,6 +60,11 @@ impl ApiError {
 
     pub(super) fn no_such_key() -> Self {
         Self::new(StatusCode::NOT_FOUND, "no_such_key", "there is no value under this key", "")
+    }
+
+    pub(super) fn no_such_socket() -> Self {
+        let hint = "GET /v1/ws lists the open sockets; one that has closed is told by its close event";
+        Self::new(StatusCode::NOT_FOUND, "no_such_socket", SocketError::Unknown.to_string(), hint)
     }
 
     pub(super) fn bad_request(message: impl Into<String>, hint: &'static str) -> Self {
@@ -150,6 +155,26 @@ impl From<MetadataRefusal> for ApiError {
                 let hint = "set keys that are not needed to null; storage is the place for large values";
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, hint)
             }
+        }
+    }
+}
+
+impl From<SocketError> for ApiError {
+    fn from(error: SocketError) -> Self {
+        let message = error.to_string();
+        match error {
+            SocketError::Unknown => Self::no_such_socket(),
+            SocketError::NotOpen => {
+                let hint = "answer the open event with a body to send a first frame";
+                Self::new(StatusCode::CONFLICT, "not_open", message, hint)
+            }
+            SocketError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, ""),
+            SocketError::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, "gateway_away", message, "try again"),
+            SocketError::NotServed => {
+                let hint = "set websocket = \"events\" in the actors file";
+                Self::new(StatusCode::CONFLICT, "no_socket_events", message, hint)
+            }
+            SocketError::Over => Self::stale(),
         }
     }
 }

@@ -48,6 +48,13 @@ impl Query {
         self.get(name).filter(|value| !value.is_empty()).map(|value| encoding.decode(value)).transpose()
     }
 
+    /// A text among the parameters; an empty one counts as absent.
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, ApiError> {
+        let Some(value) = self.get(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+        let text = String::from_utf8(value.to_vec());
+        text.map(Some).map_err(|_| ApiError::bad_request(format!("`{name}` is not UTF-8"), ""))
+    }
+
     pub(super) fn count(&self, name: &str) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.get(name).filter(|value| !value.is_empty()) else { return Ok(None) };
         let count = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());

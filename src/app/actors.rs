@@ -88,6 +88,9 @@ fn child_process(actor: &ActorDefinition) -> child_process::Settings {
         Listen::Port => child_process::Listen::Port,
         Listen::Fd => child_process::Listen::Fd,
     };
+    settings.websocket =
+        if actor.proxy_sockets { child_process::WebSocketMode::Proxy } else { child_process::WebSocketMode::Events };
+    settings.concurrency = actor.concurrency.unwrap_or(settings.concurrency);
     settings.start_timeout = actor.start_timeout.unwrap_or(settings.start_timeout);
     settings.stop_grace = actor.stop_grace.unwrap_or(settings.stop_grace);
     settings

@@ -32,6 +32,10 @@ pub struct ActorDefinition {
     pub env_file: Option<PathBuf>,
     /// Where the process listens.
     pub listen: Listen,
+    /// Client sockets are handed to the process as they are; else their frames come as events.
+    pub proxy_sockets: bool,
+    /// How many events the actor is told at once; nothing for the host's default.
+    pub concurrency: Option<usize>,
     /// How long a start may take; nothing for the host's default.
     pub start_timeout: Option<Duration>,
     /// How long a stop may take; nothing for the host's default. Always less than the drain timeout.
@@ -126,6 +130,8 @@ pub(crate) fn short_form(text: &str, cwd: PathBuf, drain_timeout: Duration) -> R
         env: BTreeMap::new(),
         env_file: None,
         listen: Listen::default(),
+        proxy_sockets: false,
+        concurrency: None,
         start_timeout: None,
         stop_grace: fitting_grace(drain_timeout),
         egress: Vec::new(),
@@ -157,6 +163,8 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         Some("fd") => Listen::Fd,
         Some(_) | None => Listen::Unix,
     };
+    let proxy_sockets = section.choice("websocket", &["events", "proxy"]) == Some("proxy");
+    let concurrency = section.count("concurrency", 1..=CONCURRENCY_MAX);
     let start_timeout = section.duration("start_timeout");
     if start_timeout.is_some_and(|timeout| timeout.is_zero()) {
         section.mistake("start_timeout", "expected more than 0s");
@@ -174,6 +182,8 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         env: env(section, listen),
         env_file,
         listen,
+        proxy_sockets,
+        concurrency,
         start_timeout,
         stop_grace: stop_grace.or_else(|| fitting_grace(drain_timeout)),
         egress: Vec::new(),
@@ -203,6 +213,9 @@ fn fitting_grace(drain_timeout: Duration) -> Option<Duration> {
     (drain_timeout <= USUAL_GRACE).then(|| drain_timeout.mul_f64(0.8))
 }
 
+/// More events at once than anybody means.
+const CONCURRENCY_MAX: usize = 10_000;
+
 /// Above this, the host's default for `stop_grace` (10 s) leaves enough time to tell the gateway.
 const USUAL_GRACE: Duration = Duration::from_secs(11);
 
@@ -229,13 +242,9 @@ const KEYS: &[&str] = &[
 ];
 
 /// Keys whose feature is not built, and the values that need none of it. A feature that gets built deletes its line.
-///
-/// `websocket = "events"` is the promised default; until it is built an actor that says nothing gets `proxy`.
 const NOT_BUILT_KEYS: &[(&str, &[&str])] = &[
     ("upstream", &[]),
     ("process", &["per-actor"]),
-    ("websocket", &["proxy"]),
-    ("concurrency", &[]),
     ("sleep_after", &["never"]),
     ("memory_max", &[]),
     ("pids_max", &[]),

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, warn};
 
 use crate::actor::{ActorKey, Outcome, StopReason};
+use crate::host::events::engine::forward;
 use crate::host::events::{Events, reserved};
 use crate::host::panics::caught;
 use crate::host::{
@@ -36,7 +37,7 @@ pub fn supervise(host: Arc<dyn ActorHost>, start: StartActor, calls: CallSender)
     let span =
         tracing::info_span!("actor", actor_id = %start.key.id, generation = start.key.generation, name = %start.name);
     let context = ActorContext::with_events(Arc::new(start.clone()), calls.clone(), Events::new(host.events()));
-    let inner = Inner { context: context.clone(), wish, admission: admission.clone() };
+    let inner = Inner { host: host.clone(), context: context.clone(), wish, admission: admission.clone() };
     tokio::spawn(Life { host, admission, wishes, calls, context }.run(start).instrument(span));
     ActorHandle { inner: Arc::new(inner) }
 }
@@ -48,6 +49,7 @@ pub struct ActorHandle {
 }
 
 struct Inner {
+    host: Arc<dyn ActorHost>,
     context: ActorContext,
     wish: watch::Sender<Wish>,
     admission: Arc<Admission>,
@@ -79,17 +81,22 @@ impl ActorHandle {
     /// `None` when the actor takes no more: the socket was dropped and has closed.
     #[must_use = "the task is how the socket is cancelled when its client goes away"]
     pub fn websocket(&self, request: WebSocketRequest, socket: WebSocket) -> Option<StreamTask> {
-        self.inner.admission.admit(Kind::Socket, |actor| actor.websocket(request, socket))
+        match self.inner.context.events().sockets().engine() {
+            Some(engine) if self.inner.host.takes_as_events(&request) => {
+                let engine = engine.clone();
+                self.inner.admission.admit(Kind::Socket, |_| forward(engine, Some(request), socket))
+            }
+            Some(_) | None => self.inner.admission.admit(Kind::Socket, |actor| actor.websocket(request, socket)),
+        }
     }
 
     /// Hands the actor a socket that an earlier life of it took.
     ///
-    /// `None` when the actor takes no more: the socket was dropped and has closed.
+    /// `None` when the actor takes no more, or no sockets as events; the gateway keeps the socket.
     #[must_use = "the task is how the socket is cancelled when its client goes away"]
     pub fn restored(&self, socket: WebSocket) -> Option<StreamTask> {
-        // Nobody restores a socket before actors take their sockets' frames as events.
-        drop(socket);
-        None
+        let engine = self.inner.context.events().sockets().engine()?.clone();
+        self.inner.admission.admit(Kind::Socket, |_| forward(engine, None, socket))
     }
 
     /// Stops the actor in order. Nothing is admitted from now on; only the first reason counts.
@@ -322,7 +329,11 @@ impl Life {
         info!(start_ms = millis(began.elapsed()), "actor runs");
         // Whoever drops this life, the actor does not stay behind.
         let guard = KillOnDrop(Some(actor.clone()));
+        let (sockets, unknown) = context.events().begin(&actor, &context, &notes);
         drop(notes);
+        if !sockets.is_empty() || !unknown.is_empty() {
+            let _ = self.calls.send(Call::Restored { actor: key.clone(), sockets, unknown }).await;
+        }
         let _ = self.calls.send(Call::Running(key)).await;
         self.admission.open(actor.clone());
         let outcome = self.serve(&actor, &context).await;

@@ -13,7 +13,6 @@ mod process;
 mod settings;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -31,8 +30,8 @@ use crate::actor::StopReason;
 use crate::host::doors::Token;
 use crate::host::http::{App, AppError};
 use crate::host::{
-    ActorContext, ActorHost, Doors, HostedActor, Request, Responder, StartActor, StartError, WebSocket,
-    WebSocketRequest,
+    ActorContext, ActorHost, Delivery, Doors, EventAnswer, EventError, EventSettings, HostedActor, Request, Responder,
+    StartActor, StartError, WebSocket, WebSocketRequest,
 };
 use directories::Directories;
 use environment::environment;
@@ -51,7 +50,6 @@ struct Shared {
     doors: Doors,
     /// The command for messages.
     command: String,
-    warned_of_events: AtomicBool,
 }
 
 impl ChildProcess {
@@ -59,9 +57,7 @@ impl ChildProcess {
     #[must_use]
     pub fn new(settings: Settings, roots: Roots, doors: Doors) -> Self {
         let command = shown(&settings.command);
-        ChildProcess {
-            shared: Arc::new(Shared { settings, roots, doors, command, warned_of_events: AtomicBool::new(false) }),
-        }
+        ChildProcess { shared: Arc::new(Shared { settings, roots, doors, command }) }
     }
 }
 
@@ -94,6 +90,16 @@ impl ActorHost for ChildProcess {
 
     fn stop_grace(&self) -> Duration {
         self.shared.settings.stop_grace
+    }
+
+    fn events(&self) -> EventSettings {
+        let settings = &self.shared.settings;
+        EventSettings {
+            sockets: settings.websocket == WebSocketMode::Events,
+            concurrency: settings.concurrency,
+            handler_timeout: settings.handler_timeout,
+            ..EventSettings::default()
+        }
     }
 }
 
@@ -222,19 +228,11 @@ impl HostedActor for Life {
     }
 
     fn websocket(self: Arc<Self>, request: WebSocketRequest, socket: WebSocket) -> BoxFuture<'static, ()> {
-        async move {
-            match self.shared.settings.websocket {
-                WebSocketMode::Proxy => self.app.proxy_websocket(request, socket).await,
-                WebSocketMode::Events => {
-                    if !self.shared.warned_of_events.swap(true, Ordering::Relaxed) {
-                        warn!(name = %self.start.name, "websocket = \"events\" is not built yet; set websocket = \"proxy\"");
-                    }
-                    // Without a runner there is no client to tell.
-                    let _ = socket.close(1011, "websocket = \"events\" is not built yet").await;
-                }
-            }
-        }
-        .boxed()
+        async move { self.app.proxy_websocket(request, socket).await }.boxed()
+    }
+
+    fn event(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, Result<EventAnswer, EventError>> {
+        async move { self.app.tell(delivery).await }.boxed()
     }
 
     fn ended(self: Arc<Self>) -> BoxFuture<'static, Result<(), String>> {

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::actor::ActorKey;
 use crate::host::visible::{self, Plan};
-use crate::host::{Call, CallSender, EventSettings, Events, KvError, StartActor};
+use crate::host::{Call, CallSender, EventSettings, Events, KvError, Sockets, StartActor};
 
 /// An actor's own door to the runner: storage, alarm, sleep, destroy. Cheap to clone; after the life it belongs to has
 /// ended, every call fails and changes nothing.
@@ -60,6 +60,12 @@ impl ActorContext {
     /// The event side of this life.
     pub(in crate::host) fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// The sockets of its clients, when it takes them as events.
+    #[must_use]
+    pub fn sockets(&self) -> &Sockets {
+        self.events.sockets()
     }
 
     /// Asks to sleep: the process ends, the state stays, the next request wakes it.

@@ -4,28 +4,35 @@
 //! program without a server by long poll. [`Events`] is what one actor life has of it: its sockets, and the gate that
 //! every event passes. Notes that outlive the life are kept in the actor's storage, see [`reserved`].
 
-#[allow(dead_code, reason = "what uses the rest of it lands next")]
 pub(in crate::host) mod delivery;
-#[allow(dead_code, reason = "what uses the rest of it lands next")]
+pub(in crate::host) mod engine;
 pub(in crate::host) mod gate;
-#[allow(dead_code, reason = "what uses the rest of it lands next")]
 pub mod reserved;
-#[allow(dead_code, reason = "what uses the rest of it lands next")]
 pub(in crate::host) mod row;
+mod sockets;
+mod table;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use greenroom_protocol::{Headers, StreamId};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::host::StartActor;
+pub use delivery::HANDLER_TIMEOUT;
+pub use sockets::{ATTACHMENT_MAX, Sockets};
+pub use table::{SocketError, SocketInfo};
+
+use crate::host::{ActorContext, HostedActor, StartActor};
+use delivery::Teller;
+use engine::{Engine, INPUTS, Input};
 use gate::Gate;
+use table::{Restored, Rules, Table};
 
 /// What actors of a host take as events, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +58,60 @@ pub struct Events {
 struct Inner {
     settings: EventSettings,
     gate: Gate,
+    sockets: Sockets,
+    /// What came before the engine runs; it takes this.
+    inputs: Mutex<Option<mpsc::Receiver<Input>>>,
     tasks: TaskTracker,
     over: CancellationToken,
+}
+
+impl EventAnswer {
+    /// Taken, with nothing to say.
+    #[must_use]
+    pub fn taken() -> Self {
+        Self::default()
+    }
+
+    /// Taken, with this frame for the client.
+    #[must_use]
+    pub fn reply(frame: Outgoing) -> Self {
+        EventAnswer { reply: Some(frame), ..Self::default() }
+    }
+
+    /// Gives a socket that is being opened a tag.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<ByteString>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Closes the socket after that.
+    #[must_use]
+    pub fn close(self, code: u16, reason: impl Into<ByteString>) -> Self {
+        EventAnswer { close: Some((code, reason.into())), ..self }
+    }
+}
+
+impl Outgoing {
+    /// A text frame.
+    #[must_use]
+    pub fn text(text: impl Into<ByteString>) -> Self {
+        Outgoing { data: text.into().into_bytes(), binary: false }
+    }
+
+    /// A binary frame.
+    #[must_use]
+    pub fn binary(data: impl Into<Bytes>) -> Self {
+        Outgoing { data: data.into(), binary: true }
+    }
+}
+
+impl EventError {
+    /// A refusal with an HTTP status and a reason; a client whose socket is refused reads both.
+    #[must_use]
+    pub fn refused(status: u16, text: impl Into<String>) -> Self {
+        EventError::Refused { status, text: text.into() }
+    }
 }
 
 impl EventSettings {
@@ -70,7 +129,7 @@ impl Default for EventSettings {
             sockets: false,
             alarms: false,
             concurrency: CONCURRENCY,
-            handler_timeout: delivery::HANDLER_TIMEOUT,
+            handler_timeout: HANDLER_TIMEOUT,
             sleep_after: None,
         }
     }
@@ -79,12 +138,44 @@ impl Default for EventSettings {
 impl Events {
     pub(in crate::host) fn new(settings: EventSettings) -> Self {
         let gate = Gate::new(settings.concurrency);
-        let inner = Inner { settings, gate, tasks: TaskTracker::new(), over: CancellationToken::new() };
+        let (sender, inputs) = if settings.sockets { Some(mpsc::channel(INPUTS)) } else { None }.unzip();
+        let inner = Inner {
+            settings,
+            gate,
+            sockets: Sockets::new(sender),
+            inputs: Mutex::new(inputs),
+            tasks: TaskTracker::new(),
+            over: CancellationToken::new(),
+        };
         Events { inner: Arc::new(inner) }
     }
 
     pub(in crate::host) fn settings(&self) -> &EventSettings {
         &self.inner.settings
+    }
+
+    /// The actor's hold on its clients' sockets.
+    pub(in crate::host) fn sockets(&self) -> &Sockets {
+        &self.inner.sockets
+    }
+
+    /// The actor runs: it is told events from now on. The notes are those of earlier lives. Gives the sockets it goes on
+    /// with, and those that only the gateway knows.
+    pub(in crate::host) fn begin(
+        &self,
+        actor: &Arc<dyn HostedActor>,
+        context: &ActorContext,
+        notes: &[(Bytes, Bytes)],
+    ) -> (Vec<(StreamId, u16)>, Vec<StreamId>) {
+        let hibernating = &context.start().hibernating;
+        let inputs = self.inner.inputs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(inputs) = inputs else { return (Vec::new(), hibernating.clone()) };
+        let (table, restored) =
+            Table::restore(notes, hibernating, Rules::default(), rand::random(), std::time::Instant::now());
+        let Restored { sockets, unknown } = restored;
+        let teller = Teller::new(actor.clone(), self.clone());
+        self.spawn(Engine::new(table, inputs, teller, context.clone()).run());
+        (sockets, unknown)
     }
 
     /// What every event passes on its way to the actor.
@@ -121,6 +212,7 @@ impl Events {
     /// acknowledged. What comes meanwhile stays at the gateway and wakes the actor again.
     pub(in crate::host) async fn quiesce(&self) {
         self.gate().shut().await;
+        self.sockets().flush().await;
     }
 
     /// Goes on telling events after all.
@@ -227,4 +319,4 @@ pub enum EventError {
 }
 
 /// How many events an actor is told at once, unless its host says otherwise.
-pub(in crate::host) const CONCURRENCY: usize = 32;
+pub const CONCURRENCY: usize = 32;

@@ -4,6 +4,7 @@
 //! bodies anew. Bodies stream in both directions as fast as the slower side reads.
 
 mod connection;
+mod events;
 mod headers;
 
 use std::io;
@@ -22,6 +23,7 @@ use crate::host::{Gone, Request, Responder, StartActor};
 use crate::telemetry::fields;
 pub(super) use connection::{Address, Driver, Outbound};
 use connection::{Connection, Io, Pool, SendError};
+pub use events::is_text;
 use headers::Identity;
 pub(super) use headers::is_reserved;
 

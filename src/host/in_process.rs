@@ -26,6 +26,7 @@
 //! What the actors of a name share goes through the closure: `InProcess::new(move |context| Greeter::start(context,
 //! shared.clone()))`.
 
+mod events;
 mod response;
 
 use std::fmt;
@@ -37,12 +38,14 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+pub use events::{Alarm, Closed, Message, Open};
 pub use response::{Response, StreamError};
 
 use crate::actor::StopReason;
 use crate::host::panics::caught;
 use crate::host::{
-    ActorContext, ActorHost, HostedActor, Request, Responder, StartActor, StartError, WebSocket, WebSocketRequest,
+    ActorContext, ActorHost, Delivery, EventAnswer, EventError, EventSettings, HostedActor, Request, Responder,
+    StartActor, StartError, WebSocket, WebSocketRequest,
 };
 
 /// One actor life inside the runner. Its value is made by the function given to [`InProcess::new`] and dropped after
@@ -63,6 +66,30 @@ pub trait Actor: Send + Sync + 'static {
         }
     }
 
+    /// A client wants a socket whose frames come as events, see [`InProcess::events`]. Refuses by default.
+    fn open(&self, open: Open) -> impl Future<Output = Result<EventAnswer, EventError>> + Send {
+        drop(open);
+        async { Err(EventError::NotServed) }
+    }
+
+    /// Takes a frame; what is not taken is told again. Per socket one at a time, in order.
+    fn message(&self, message: Message) -> impl Future<Output = Result<EventAnswer, EventError>> + Send {
+        drop(message);
+        async { Err(EventError::NotServed) }
+    }
+
+    /// A socket that was taken has closed, now or while the actor slept.
+    fn close(&self, closed: Closed) -> impl Future<Output = ()> + Send {
+        drop(closed);
+        async {}
+    }
+
+    /// An alarm is due; one that is not taken is told again. Refuses by default.
+    fn alarm(&self, alarm: Alarm) -> impl Future<Output = Result<(), EventError>> + Send {
+        drop(alarm);
+        async { Err(EventError::NotServed) }
+    }
+
     /// Does what is left to do before the end; requests in flight are done or soon cancelled. Storage still works.
     fn stop(&self, reason: StopReason) -> impl Future<Output = ()> + Send {
         let _ = reason;
@@ -75,6 +102,8 @@ pub struct InProcess {
     factory: Box<Factory>,
     start_timeout: Duration,
     stop_grace: Duration,
+    events: EventSettings,
+    as_events: fn(&WebSocketRequest) -> bool,
 }
 
 type Factory = dyn Fn(ActorContext) -> BoxFuture<'static, Result<Arc<dyn HostedActor>, StartError>> + Send + Sync;
@@ -95,7 +124,41 @@ impl InProcess {
             }
             .boxed()
         };
-        InProcess { factory: Box::new(factory), start_timeout: START_TIMEOUT, stop_grace: STOP_GRACE }
+        InProcess {
+            factory: Box::new(factory),
+            start_timeout: START_TIMEOUT,
+            stop_grace: STOP_GRACE,
+            events: EventSettings::default(),
+            as_events: |_| true,
+        }
+    }
+
+    /// Takes client sockets as events: [`Actor::open`], [`Actor::message`] and [`Actor::close`] instead of
+    /// [`Actor::websocket`]. Such sockets stay open while the actor sleeps.
+    #[must_use]
+    pub fn events(mut self) -> Self {
+        self.events.sockets = true;
+        self
+    }
+
+    /// [`InProcess::events`] for the sockets that this function picks; [`Actor::websocket`] gets the others.
+    #[must_use]
+    pub fn events_for(self, as_events: fn(&WebSocketRequest) -> bool) -> Self {
+        InProcess { as_events, ..self.events() }
+    }
+
+    /// Sets how many events an actor is told at once; 32 by default.
+    #[must_use]
+    pub fn concurrency(mut self, concurrency: usize) -> Self {
+        self.events.concurrency = concurrency;
+        self
+    }
+
+    /// Sets how long an actor may take to answer an event; 30 s by default.
+    #[must_use]
+    pub fn handler_timeout(mut self, handler_timeout: Duration) -> Self {
+        self.events.handler_timeout = handler_timeout;
+        self
     }
 
     /// Sets how long a start may take; 20 s by default.
@@ -133,6 +196,14 @@ impl ActorHost for InProcess {
     fn stop_grace(&self) -> Duration {
         self.stop_grace
     }
+
+    fn events(&self) -> EventSettings {
+        self.events.clone()
+    }
+
+    fn takes_as_events(&self, request: &WebSocketRequest) -> bool {
+        (self.as_events)(request)
+    }
 }
 
 struct Life<A> {
@@ -164,6 +235,10 @@ impl<A: Actor> HostedActor for Life<A> {
             }
         }
         .boxed()
+    }
+
+    fn event(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, Result<EventAnswer, EventError>> {
+        async move { events::tell(&self.actor, delivery).await }.boxed()
     }
 
     fn ended(self: Arc<Self>) -> BoxFuture<'static, Result<(), String>> {

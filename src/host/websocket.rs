@@ -87,6 +87,13 @@ impl WebSocket {
         (feed, socket)
     }
 
+    /// Takes the socket apart; from now on nothing closes it by being dropped.
+    pub(super) fn detach(mut self) -> (StreamKey, mpsc::Receiver<Frame>) {
+        self.lasting = true;
+        let frames = std::mem::replace(&mut self.frames, mpsc::channel(1).1);
+        (self.sender.key, frames)
+    }
+
     /// The actor life that was asked.
     #[must_use]
     pub fn actor(&self) -> &ActorKey {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use greenroom::actor::{ActorKey, Outcome, StartReason, StopReason};
-use greenroom::host::child_process::{ChildProcess, Roots, Settings};
+use greenroom::host::child_process::{ChildProcess, Roots, Settings, WebSocketMode};
 use greenroom::host::in_process::InProcess;
 use greenroom::host::{
     ActorContext, ActorHandle, ActorHost, Body, Call, CallSender, Doors, Frame, Request, Responder, StartActor,
@@ -85,7 +85,11 @@ impl Kind {
 /// The suite's app as a child process.
 pub fn app() -> Settings {
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts/apps");
-    Settings { start_timeout: Duration::from_secs(60), ..Settings::new(vec!["python3".into(), "app.py".into()], apps) }
+    Settings {
+        start_timeout: Duration::from_secs(60),
+        websocket: WebSocketMode::Proxy,
+        ..Settings::new(vec!["python3".into(), "app.py".into()], apps)
+    }
 }
 
 /// The suite's app with these variables.

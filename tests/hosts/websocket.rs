@@ -1,11 +1,8 @@
 //! WebSockets in proxy mode.
 
-use std::time::Duration;
-
 use greenroom::actor::StopReason;
-use greenroom::host::child_process::{Settings, WebSocketMode};
 
-use crate::stage::{Kind, Stage, app};
+use crate::stage::Kind;
 
 #[tokio::test]
 async fn the_app_gets_the_clients_upgrade_with_its_headers_and_ours() {
@@ -111,16 +108,4 @@ async fn the_reserved_path_and_odd_paths_are_refused() {
         socket.opened().await;
         assert_eq!(socket.closed().await.0, Some(1008), "{path}");
     }
-}
-
-#[tokio::test]
-async fn events_mode_refuses_sockets_until_it_is_built() {
-    let mut stage =
-        Stage::child(Settings { websocket: WebSocketMode::Events, stop_grace: Duration::from_secs(60), ..app() });
-    stage.running().await;
-    let mut socket = stage.socket("/socket", &[]);
-    socket.opened().await;
-    let (code, reason) = socket.closed().await;
-    assert_eq!(code, Some(1011));
-    assert!(reason.contains("events"), "{reason}");
 }

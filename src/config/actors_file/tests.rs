@@ -10,6 +10,8 @@ fn an_actor_needs_only_a_command() {
         env: BTreeMap::new(),
         env_file: None,
         listen: Listen::Unix,
+        proxy_sockets: false,
+        concurrency: None,
         start_timeout: None,
         stop_grace: None,
         egress: vec![],
@@ -27,6 +29,7 @@ fn what_is_said_holds_and_paths_are_relative_to_the_file() {
         env = { LOG = "debug" }
         listen = "port"
         websocket = "proxy"
+        concurrency = 1_000
         sleep_after = "never"
         jobs = false
         start_timeout = "5s"
@@ -37,6 +40,8 @@ fn what_is_said_holds_and_paths_are_relative_to_the_file() {
     assert_eq!(actors[0].cwd, directory().join("."));
     assert_eq!(actors[0].env["LOG"], "debug");
     assert_eq!(actors[0].listen, Listen::Port);
+    assert!(actors[0].proxy_sockets);
+    assert_eq!(actors[0].concurrency, Some(1000));
     assert_eq!(actors[0].start_timeout, Some(Duration::from_secs(5)));
     assert_eq!(actors[0].stop_grace, Some(Duration::from_millis(250)));
 }
@@ -87,6 +92,7 @@ fn what_is_not_built_is_refused_and_says_what_works() {
 command = ["x"]
 process = "per-name"
 websocket = "events"
+concurrency = 1
 sleep_after = "60s"
 memory_max = "256MiB"
 jobs = true
@@ -95,10 +101,9 @@ jobs = true
         text,
         &[
             "actors.toml:4: actors.a.process = \"per-name\": not built yet in this version; what works is \"per-actor\"",
-            "actors.toml:5: actors.a.websocket = \"events\": not built yet in this version; what works is \"proxy\"",
-            "actors.toml:6: actors.a.sleep_after = \"60s\": not built yet in this version; what works is \"never\"",
-            "actors.toml:7: actors.a.memory_max = \"256MiB\": not built yet in this version",
-            "actors.toml:8: actors.a.jobs = true: not built yet in this version; what works is \"false\"",
+            "actors.toml:7: actors.a.sleep_after = \"60s\": not built yet in this version; what works is \"never\"",
+            "actors.toml:8: actors.a.memory_max = \"256MiB\": not built yet in this version",
+            "actors.toml:9: actors.a.jobs = true: not built yet in this version; what works is \"false\"",
         ],
     );
 }

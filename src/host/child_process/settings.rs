@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::host::events::{CONCURRENCY, HANDLER_TIMEOUT};
+
 /// How to run the actors of one name. `Settings::new` has the defaults of the actors file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -21,6 +23,10 @@ pub struct Settings {
     pub listen: Listen,
     /// What becomes of client WebSockets.
     pub websocket: WebSocketMode,
+    /// How many events the process is told at once.
+    pub concurrency: usize,
+    /// How long the process may take to answer an event.
+    pub handler_timeout: Duration,
     /// How long it may take from the spawn until the process accepts connections.
     pub start_timeout: Duration,
     /// How long a stop may take before the process group is killed.
@@ -40,16 +46,13 @@ pub enum Listen {
 }
 
 /// What becomes of an actor's client WebSockets.
-///
-/// The actors file promises `events` as its default; until events are built, an unset value acts as `proxy`, and so
-/// does this type's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WebSocketMode {
-    /// The app gets real sockets; the actor stays awake while one is open.
+    /// The app gets one HTTP call per frame, and sockets outlive its process.
     #[default]
-    Proxy,
-    /// The app gets one HTTP call per frame, and sockets outlive its process. Not built yet: sockets are refused.
     Events,
+    /// The app gets real sockets; the actor stays awake while one is open.
+    Proxy,
 }
 
 impl Settings {
@@ -63,6 +66,8 @@ impl Settings {
             env_file: None,
             listen: Listen::default(),
             websocket: WebSocketMode::default(),
+            concurrency: CONCURRENCY,
+            handler_timeout: HANDLER_TIMEOUT,
             start_timeout: START_TIMEOUT,
             stop_grace: STOP_GRACE,
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::gate::Passage;
 use crate::host::panics::caught;
 use crate::host::{Delivery, EventAnswer, EventError, Events, HostedActor};
 
@@ -17,6 +18,14 @@ pub(in crate::host) struct Teller {
     events: Events,
 }
 
+/// What an event came to.
+#[derive(Debug)]
+pub(in crate::host) struct Told {
+    pub(in crate::host) result: Result<EventAnswer, EventError>,
+    /// To be held until the answer has had its effect: whoever shuts the gate waits for it.
+    pub(in crate::host) passage: Passage,
+}
+
 impl Teller {
     /// The teller of an actor that runs.
     pub(in crate::host) fn new(actor: Arc<dyn HostedActor>, events: Events) -> Self {
@@ -24,14 +33,15 @@ impl Teller {
     }
 
     /// Waits for the event's turn, tells it, and waits for the answer until the handler's deadline.
-    pub(in crate::host) async fn tell(&self, delivery: Delivery) -> Result<EventAnswer, EventError> {
-        let _passage = self.events.gate().pass().await;
+    pub(in crate::host) async fn tell(&self, delivery: Delivery) -> Told {
+        let passage = self.events.gate().pass().await;
         let limit = self.events.settings().handler_timeout;
-        match timeout(limit, caught(self.actor.clone().event(delivery))).await {
+        let result = match timeout(limit, caught(self.actor.clone().event(delivery))).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(panic)) => Err(EventError::Failed(panic)),
             Err(_) => Err(EventError::Failed(format!("did not answer within {limit:?}"))),
-        }
+        };
+        Told { result, passage }
     }
 }
 
@@ -43,4 +53,4 @@ impl fmt::Debug for Teller {
 
 /// How long an actor may take to answer an event, unless its host says otherwise: a gateway waits as long for the
 /// acknowledgement of a frame.
-pub(super) const HANDLER_TIMEOUT: Duration = Duration::from_secs(30);
+pub const HANDLER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -127,7 +127,7 @@ fn listed<'a>(values: impl Iterator<Item = &'a str>) -> Vec<HeaderName> {
 
 /// A text as a header value. What is not printable ASCII, and the percent sign, is percent-encoded, so that every
 /// text passes and can be read back.
-fn printable(text: &str) -> HeaderValue {
+pub(super) fn printable(text: &str) -> HeaderValue {
     let set = if text.starts_with(' ') || text.ends_with(' ') { SPACE_TOO } else { UNPRINTABLE };
     HeaderValue::from_maybe_shared(bytes::Bytes::from(utf8_percent_encode(text, set).to_string()))
         .expect("percent-encoding leaves only printable ASCII")
