@@ -90,7 +90,9 @@ fn child_process(actor: &ActorDefinition) -> child_process::Settings {
     };
     settings.websocket =
         if actor.proxy_sockets { child_process::WebSocketMode::Proxy } else { child_process::WebSocketMode::Events };
-    settings.concurrency = actor.concurrency.unwrap_or(settings.concurrency);
+    if let Some(concurrency) = actor.concurrency {
+        settings.concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
+    }
     settings.start_timeout = actor.start_timeout.unwrap_or(settings.start_timeout);
     settings.stop_grace = actor.stop_grace.unwrap_or(settings.stop_grace);
     settings

@@ -35,7 +35,7 @@ pub struct ActorDefinition {
     /// Client sockets are handed to the process as they are; else their frames come as events.
     pub proxy_sockets: bool,
     /// How many events the actor is told at once; nothing for the host's default.
-    pub concurrency: Option<usize>,
+    pub concurrency: Option<u32>,
     /// How long a start may take; nothing for the host's default.
     pub start_timeout: Option<Duration>,
     /// How long a stop may take; nothing for the host's default. Always less than the drain timeout.
@@ -214,7 +214,7 @@ fn fitting_grace(drain_timeout: Duration) -> Option<Duration> {
 }
 
 /// More events at once than anybody means.
-const CONCURRENCY_MAX: usize = 10_000;
+const CONCURRENCY_MAX: u32 = 10_000;
 
 /// Above this, the host's default for `stop_grace` (10 s) leaves enough time to tell the gateway.
 const USUAL_GRACE: Duration = Duration::from_secs(11);

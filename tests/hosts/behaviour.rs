@@ -1,11 +1,15 @@
 //! What holds for every host.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
 use greenroom::actor::{Outcome, StopReason};
-use greenroom::host::in_process::{Actor, Response};
-use greenroom::host::{ActorContext, Body, Frame, Request, StartError, StreamReply, WebSocket, WebSocketRequest};
+use greenroom::host::in_process::{Actor, Closed, Message, Open, Response};
+use greenroom::host::{
+    ActorContext, Body, EventAnswer, EventError, Frame, Outgoing, Request, StartError, StreamReply, WebSocket,
+    WebSocketRequest,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::stage::{Kind, in_time};
@@ -14,11 +18,14 @@ use crate::stage::{Kind, in_time};
 pub struct Suite {
     release: CancellationToken,
     arrived: CancellationToken,
+    waiting: CancellationToken,
+    closes: Mutex<String>,
 }
 
 impl Suite {
     pub async fn start(_: ActorContext) -> Result<Self, StartError> {
-        Ok(Suite { release: CancellationToken::new(), arrived: CancellationToken::new() })
+        let [release, arrived, waiting] = std::array::from_fn(|_| CancellationToken::new());
+        Ok(Suite { release, arrived, waiting, closes: Mutex::default() })
     }
 }
 
@@ -63,9 +70,43 @@ impl Actor for Suite {
                 self.release.cancel();
                 Response::new(200)
             }
+            ("GET", "/closes") => Response::text(self.closes.lock().unwrap().clone()),
+            ("GET", "/waiting") => Response::text(if self.waiting.is_cancelled() { "yes" } else { "no" }),
             ("GET", "/panic") => panic!("on purpose"),
             _ => Response::text("no such route").status(404),
         }
+    }
+
+    async fn open(&self, open: Open) -> Result<EventAnswer, EventError> {
+        let query = open.path.split_once('?').map_or("", |(_, query)| query);
+        if query == "refuse" {
+            return Err(EventError::refused(403, "no"));
+        }
+        let tags = query.strip_prefix("tags=").unwrap_or_default().split(',').filter(|tag| !tag.is_empty());
+        Ok(tags.fold(EventAnswer::reply(Outgoing::text("hello")), EventAnswer::tag))
+    }
+
+    async fn message(&self, message: Message) -> Result<EventAnswer, EventError> {
+        if message.binary {
+            return Ok(EventAnswer::reply(Outgoing::binary(message.data)));
+        }
+        let said = |text: &str| Ok(EventAnswer::reply(Outgoing::text(text)));
+        match &message.data[..] {
+            b"fail once" if message.attempt == 1 => Err(EventError::refused(500, "not now")),
+            b"hang once" if message.attempt == 1 => std::future::pending().await,
+            b"wait" => {
+                self.waiting.cancel();
+                self.release.cancelled().await;
+                said("released")
+            }
+            b"close me" => Ok(said("last")?.close(4001, "as you wish")),
+            _ => said(&format!("{}/{}", message.seq, message.attempt)),
+        }
+    }
+
+    async fn close(&self, closed: Closed) {
+        let line = format!("{} {} {}\n", closed.socket, closed.code, closed.reason);
+        self.closes.lock().unwrap().push_str(&line);
     }
 
     async fn websocket(&self, request: WebSocketRequest, mut socket: WebSocket) {

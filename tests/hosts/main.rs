@@ -4,5 +4,6 @@
 
 mod behaviour;
 mod child_process;
+mod events;
 mod stage;
 mod websocket;

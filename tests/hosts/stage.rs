@@ -11,10 +11,10 @@ use greenroom::actor::{ActorKey, Outcome, StartReason, StopReason};
 use greenroom::host::child_process::{ChildProcess, Roots, Settings, WebSocketMode};
 use greenroom::host::in_process::InProcess;
 use greenroom::host::{
-    ActorContext, ActorHandle, ActorHost, Body, Call, CallSender, Doors, Frame, Request, Responder, StartActor,
-    StreamKey, StreamReply, StreamTask, TokenIssuer, WebSocket, WebSocketFeed, WebSocketRequest, supervise,
+    ActorContext, ActorHandle, ActorHost, Body, Call, CallSender, Doors, Frame, KvError, Request, Responder,
+    StartActor, StreamKey, StreamReply, StreamTask, TokenIssuer, WebSocket, WebSocketFeed, WebSocketRequest, supervise,
 };
-use greenroom::protocol::{Headers, StreamId};
+use greenroom::protocol::{Headers, KvListQuery, KvRequest, KvResponse, StreamId};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -30,6 +30,16 @@ pub struct Stage {
     calls: CallSender,
     life: mpsc::UnboundedReceiver<Call>,
     streams: Streams,
+    pub storage: Arc<Mutex<Storage>>,
+    pub refused_writes: Arc<AtomicU32>,
+}
+
+/// The actor's storage, over all its lives.
+#[derive(Default)]
+pub struct Storage {
+    pub entries: BTreeMap<Bytes, Bytes>,
+    /// The gateway is away.
+    pub away: bool,
 }
 
 type Streams = Arc<Mutex<HashMap<StreamId, mpsc::UnboundedSender<StreamReply>>>>;
@@ -49,6 +59,7 @@ pub struct Stream {
 }
 
 pub struct Socket {
+    pub id: StreamId,
     pub stream: Stream,
     pub feed: WebSocketFeed,
 }
@@ -68,6 +79,29 @@ impl Kind {
         let mut stage = Stage::new(move |roots, doors| self.host(roots, doors));
         stage.running().await;
         stage
+    }
+
+    /// An actor of the suite that runs and takes its sockets as events.
+    pub async fn events_stage(self) -> Stage {
+        let mut stage = Stage::new(move |roots, doors| self.events_host(roots, doors));
+        stage.running().await;
+        stage
+    }
+
+    fn events_host(self, roots: Roots, doors: Doors) -> Arc<dyn ActorHost> {
+        let handler_timeout = Duration::from_secs(3);
+        match self {
+            Kind::InProcess => {
+                let host = InProcess::new(Suite::start).events().handler_timeout(handler_timeout);
+                Arc::new(host.stop_grace(Duration::from_secs(60)))
+            }
+            Kind::Unix | Kind::Port | Kind::Fd => {
+                let websocket = WebSocketMode::Events;
+                let stop_grace = Duration::from_secs(60);
+                let settings = Settings { websocket, handler_timeout, stop_grace, ..app() };
+                Arc::new(ChildProcess::new(settings, roots, doors))
+            }
+        }
     }
 
     fn host(self, roots: Roots, doors: Doors) -> Arc<dyn ActorHost> {
@@ -118,6 +152,16 @@ impl Stage {
         start: StartActor,
         host: impl FnOnce(Roots, Doors) -> Arc<dyn ActorHost>,
     ) -> Self {
+        Self::with_storage(directory, Arc::default(), start, host)
+    }
+
+    fn with_storage(
+        directory: Arc<TempDir>,
+        storage: Arc<Mutex<Storage>>,
+        start: StartActor,
+        host: impl FnOnce(Roots, Doors) -> Arc<dyn ActorHost>,
+    ) -> Self {
+        let refused_writes = Arc::default();
         let tokens = Arc::new(Tokens::default());
         let roots = Roots { runtime: directory.path().join("run"), data: directory.path().join("data") };
         let tcp = ([127, 0, 0, 1], 9).into();
@@ -125,9 +169,9 @@ impl Stage {
         let (calls, received) = mpsc::channel(8);
         let (life, lives) = mpsc::unbounded_channel();
         let streams = Streams::default();
-        tokio::spawn(run(received, life, streams.clone()));
+        tokio::spawn(run(received, life, streams.clone(), Arc::clone(&storage), Arc::clone(&refused_writes)));
         let handle = supervise(host(roots, doors), start, calls.clone());
-        Stage { handle, tokens, directory, calls, life: lives, streams }
+        Stage { handle, tokens, directory, calls, life: lives, streams, storage, refused_writes }
     }
 
     pub async fn running(&mut self) {
@@ -158,7 +202,31 @@ impl Stage {
         assert_eq!(self.ended().await, Outcome::Wanted);
     }
 
-    async fn next(&mut self) -> Call {
+    /// The next life of the actor, with the sockets it goes on with and those it does not know.
+    pub async fn again(
+        &self,
+        kind: Kind,
+        generation: u32,
+        hibernating: Vec<StreamId>,
+    ) -> (Stage, Vec<(StreamId, u16)>, Vec<StreamId>) {
+        let start = StartActor { reason: StartReason::Wake, hibernating, ..actor("a1", generation) };
+        let host = move |roots, doors| kind.events_host(roots, doors);
+        let mut stage = Stage::with_storage(self.directory.clone(), self.storage.clone(), start, host);
+        let Call::Restored { sockets, unknown, .. } = stage.next().await else { panic!("not restored") };
+        stage.running().await;
+        (stage, sockets, unknown)
+    }
+
+    /// The gateway's end of a socket that an earlier life took.
+    pub fn restored(&self, id: StreamId) -> Socket {
+        let (sender, replies) = mpsc::unbounded_channel();
+        self.streams.lock().unwrap().insert(id, sender);
+        let key = StreamKey { id, opening: 1 };
+        let (feed, socket) = WebSocket::restored(self.handle.key().clone(), key, self.calls.clone());
+        Socket { id, stream: Stream { task: self.handle.restored(socket), replies }, feed }
+    }
+
+    pub async fn next(&mut self) -> Call {
         in_time(self.life.recv()).await.expect("the life has not ended")
     }
 
@@ -191,7 +259,7 @@ impl Stage {
             WebSocket::new(self.handle.key().clone(), StreamKey { id: stream, opening: 0 }, self.calls.clone());
         let request = WebSocketRequest { stream, path: path.into(), headers: owned(headers), index: 0 };
         let task = self.handle.websocket(request, socket);
-        Socket { stream: Stream { task, replies }, feed }
+        Socket { id: stream, stream: Stream { task, replies }, feed }
     }
 
     fn stream(&self) -> (StreamId, mpsc::UnboundedReceiver<StreamReply>) {
@@ -205,6 +273,10 @@ impl Stage {
 }
 
 impl Stream {
+    pub fn nothing_yet(&mut self) -> bool {
+        self.replies.try_recv().is_err()
+    }
+
     pub async fn reply(&mut self) -> StreamReply {
         in_time(self.replies.recv()).await.expect("a reply")
     }
@@ -250,6 +322,22 @@ impl Socket {
         in_time(self.feed.send(Frame::Message { data: data.into(), binary, index: 1 })).await.unwrap();
     }
 
+    /// A text frame with this index.
+    pub async fn frame(&self, index: u16, text: &'static str) {
+        in_time(self.feed.send(Frame::Message { data: text.into(), binary: false, index })).await.unwrap();
+    }
+
+    /// The text of the frame that comes next; acknowledgements are passed over.
+    pub async fn said(&mut self) -> String {
+        loop {
+            match self.stream.reply().await {
+                StreamReply::Message { data, binary: false } => return String::from_utf8(data.to_vec()).unwrap(),
+                StreamReply::MessageAck { .. } => {}
+                other => panic!("not a text: {other:?}"),
+            }
+        }
+    }
+
     pub async fn close(&self, code: u16, reason: &str) {
         in_time(self.feed.send(Frame::Closed { code: Some(code), reason: Some(reason.into()) })).await.unwrap();
     }
@@ -257,6 +345,7 @@ impl Socket {
     pub async fn received(&mut self) -> (Bytes, bool) {
         match self.stream.reply().await {
             StreamReply::Message { data, binary } => (data, binary),
+            StreamReply::MessageAck { .. } => Box::pin(self.received()).await,
             other => panic!("not a message: {other:?}"),
         }
     }
@@ -265,7 +354,31 @@ impl Socket {
     pub async fn closed(&mut self) -> (Option<u16>, String) {
         match self.stream.reply().await {
             StreamReply::Close { code, reason } => (code, reason.unwrap_or_default().to_string()),
+            StreamReply::MessageAck { .. } => Box::pin(self.closed()).await,
             other => panic!("not a close: {other:?}"),
+        }
+    }
+}
+
+impl Storage {
+    fn answer(&mut self, request: KvRequest) -> Result<KvResponse, KvError> {
+        if self.away {
+            return Err(KvError::Unavailable);
+        }
+        match request {
+            KvRequest::Put { keys, values } => {
+                self.entries.extend(keys.into_iter().zip(values));
+                Ok(KvResponse::Put)
+            }
+            KvRequest::Delete { keys } => {
+                self.entries.retain(|key, _| !keys.contains(key));
+                Ok(KvResponse::Delete)
+            }
+            KvRequest::List { query: KvListQuery::Range { start, end, .. }, .. } => {
+                let (keys, values) = self.entries.range(start..end).map(|(k, v)| (k.clone(), v.clone())).unzip();
+                Ok(KvResponse::List { keys, values, metadata: Vec::new() })
+            }
+            other => panic!("not asked here: {other:?}"),
         }
     }
 }
@@ -326,8 +439,26 @@ pub fn owned(headers: &[(&str, &str)]) -> Headers {
     headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
-async fn run(mut calls: mpsc::Receiver<Call>, life: mpsc::UnboundedSender<Call>, streams: Streams) {
+async fn run(
+    mut calls: mpsc::Receiver<Call>,
+    life: mpsc::UnboundedSender<Call>,
+    streams: Streams,
+    storage: Arc<Mutex<Storage>>,
+    refused_writes: Arc<AtomicU32>,
+) {
     while let Some(call) = calls.recv().await {
+        let call = match call {
+            Call::Kv { request, reply, .. } => {
+                let answer = storage.lock().unwrap().answer(request);
+                if answer.is_err() {
+                    refused_writes.fetch_add(1, Ordering::SeqCst);
+                }
+                // The life may be over.
+                let _ = reply.send(answer);
+                continue;
+            }
+            call => call,
+        };
         if let Call::Stream { stream, reply, .. } = call {
             let sender = streams.lock().unwrap().get(&stream.id).cloned();
             // The test may have lost interest in the stream.

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -99,14 +98,6 @@ impl<'a> Section<'a> {
             return self.expected(key, "a duration like \"250ms\", \"30s\" or \"5m\"");
         };
         units::duration(text).inspect_err(|expected| self.mistake(key, expected)).ok()
-    }
-
-    /// A whole number within the range.
-    pub fn count(&self, key: &str, range: RangeInclusive<usize>) -> Option<usize> {
-        let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        let DeValue::Integer(number) = self.value(key)?.get_ref() else { return self.expected(key, &expected) };
-        let count = usize::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok();
-        count.filter(|count| range.contains(count)).or_else(|| self.expected(key, &expected))
     }
 
     pub fn choice(&self, key: &str, words: &[&'static str]) -> Option<&'static str> {

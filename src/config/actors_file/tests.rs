@@ -29,7 +29,7 @@ fn what_is_said_holds_and_paths_are_relative_to_the_file() {
         env = { LOG = "debug" }
         listen = "port"
         websocket = "proxy"
-        concurrency = 1_000
+        concurrency = 1000
         sleep_after = "never"
         jobs = false
         start_timeout = "5s"

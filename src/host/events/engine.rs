@@ -154,7 +154,7 @@ impl Engine {
 
     fn storage(&mut self, request: KvRequest) {
         let context = self.context.clone();
-        self.storing = Some(async move { context.kv(request).await.map(drop) }.boxed()).into();
+        self.storing = Some(async move { context.kv_with_notes(request).await.map(drop) }.boxed()).into();
     }
 }
 

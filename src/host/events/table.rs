@@ -141,23 +141,15 @@ impl Table {
         };
         let mut rests = Vec::new();
         let hibernating: BTreeSet<StreamId> = hibernating.iter().copied().collect();
-        let mut found: BTreeMap<StreamId, (Option<SocketRow>, Option<IndexRow>, Option<ClosedRow>, Bytes)> =
-            BTreeMap::new();
+        let mut found: BTreeMap<StreamId, Notes> = BTreeMap::new();
         for (key, value) in notes {
             let Some((note, id)) = Note::parse(key) else { continue };
-            let (socket, index, closed, attachment) = found.entry(id).or_default();
-            let read = match note {
-                Note::Socket => SocketRow::decode(value).map(|row| *socket = Some(row)),
-                Note::Index => IndexRow::decode(value).map(|row| *index = Some(row)),
-                Note::Closed => ClosedRow::decode(value).map(|row| *closed = Some(row)),
-                Note::Attachment => Ok(*attachment = value.clone()),
-            };
-            if let Err(error) = read {
+            if let Err(error) = found.entry(id).or_default().read(note, value) {
                 tracing::warn!(socket = %id, %error, "a note about a socket cannot be read; the socket is closed");
             }
         }
         let mut restored = Restored::default();
-        for (id, (socket, index, closed, attachment)) in found {
+        for (id, Notes { socket, index, closed, attachment }) in found {
             let (Some(row), Some(index)) = (socket, index) else {
                 rests.push(id);
                 continue;
@@ -544,6 +536,27 @@ impl Table {
 impl Default for Rules {
     fn default() -> Self {
         Rules { stale_after: Duration::from_secs(30), attempts: 10, retry_first: Duration::from_millis(50) }
+    }
+}
+
+/// What the storage has about a socket.
+#[derive(Debug, Default)]
+struct Notes {
+    socket: Option<SocketRow>,
+    index: Option<IndexRow>,
+    closed: Option<ClosedRow>,
+    attachment: Bytes,
+}
+
+impl Notes {
+    fn read(&mut self, note: Note, value: &Bytes) -> Result<(), String> {
+        match note {
+            Note::Socket => self.socket = Some(SocketRow::decode(value)?),
+            Note::Index => self.index = Some(IndexRow::decode(value)?),
+            Note::Closed => self.closed = Some(ClosedRow::decode(value)?),
+            Note::Attachment => self.attachment = value.clone(),
+        }
+        Ok(())
     }
 }
 

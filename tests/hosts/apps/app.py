@@ -7,6 +7,8 @@ from http.server import BaseHTTPRequestHandler
 
 release = threading.Event()
 arrived = threading.Event()
+waiting = threading.Event()
+closes = []
 
 
 class App(BaseHTTPRequestHandler):
@@ -121,6 +123,8 @@ class App(BaseHTTPRequestHandler):
     def hook(self):
         body, file = self.read_body(), os.environ.get("HOOKS")
         event = self.headers.get("Actor-Event")
+        if event in ("open", "message", "close"):
+            return self.socket_event(event, body)
         if file is None:
             return self.answer(b"", 404)
         with open(file, "a") as out:
@@ -130,6 +134,48 @@ class App(BaseHTTPRequestHandler):
         if event == "start" and os.environ.get("START") == "hang":
             threading.Event().wait()
         self.answer(b"")
+
+    def socket_event(self, event, body):
+        ours = lambda name: self.headers.get("Actor-Ws-" + name)
+        seq, attempt = ours("Seq"), self.headers.get("Actor-Attempt")
+        if event == "open":
+            _, _, query = ours("Path").partition("?")
+            if query == "refuse":
+                return self.answer(b"no", 403)
+            return self.said(b"hello", tags=query.removeprefix("tags="))
+        if event == "close":
+            closes.append("%s %s %s\n" % (ours("Id"), ours("Code"), ours("Reason")))
+            return self.answer(b"")
+        if self.headers["Content-Type"] == "application/octet-stream":
+            return self.answer(body)
+        if body == b"fail once" and attempt == "1":
+            return self.answer(b"not now", 500)
+        if body == b"hang once" and attempt == "1":
+            threading.Event().wait()
+        if body == b"wait":
+            waiting.set()
+            release.wait()
+            return self.said(b"released")
+        if body == b"close me":
+            return self.said(b"last", close="4001 as you wish")
+        self.said(("%s/%s" % (seq, attempt)).encode())
+
+    def said(self, body, tags=None, close=None):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        if tags:
+            self.send_header("Actor-Ws-Tags", tags)
+        if close:
+            self.send_header("Actor-Ws-Close", close)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def get_closes(self, _):
+        self.answer("".join(closes).encode())
+
+    def get_waiting(self, _):
+        self.answer(b"yes" if waiting.is_set() else b"no")
 
     def read_body(self):
         if self.headers.get("Transfer-Encoding") == "chunked":

@@ -145,7 +145,11 @@ impl Table {
                 match error {
                     // Nothing becomes durable any more.
                     KvError::Stale => self.answer_flushes(),
-                    KvError::Refused(_) | KvError::Unavailable | KvError::OutcomeUnknown | KvError::TooMany => {
+                    KvError::Refused(_)
+                    | KvError::Reserved
+                    | KvError::Unavailable
+                    | KvError::OutcomeUnknown
+                    | KvError::TooMany => {
                         self.storing.retry_at = Some(now + delay);
                     }
                 }
