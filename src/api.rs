@@ -6,10 +6,13 @@
 
 mod access;
 mod actor;
+mod alarms;
 mod egress;
 mod error;
+mod keep_awake;
 mod kv;
 mod metadata;
+mod pull;
 mod query;
 mod server;
 mod tokens;
@@ -22,7 +25,7 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, post, put};
 use axum::{Extension, Router};
 
 use access::Caller;
@@ -35,6 +38,11 @@ fn router(tokens: Arc<Tokens>, services: Services) -> Router {
         .route("/v1/input", get(actor::input))
         .route("/v1/sleep", post(actor::sleep))
         .route("/v1/destroy", post(actor::destroy))
+        .route("/v1/alarms", get(alarms::list))
+        .route("/v1/alarms/{name}", put(alarms::set).delete(alarms::remove))
+        .route("/v1/keep-awake/{name}", put(keep_awake::take).delete(keep_awake::give_back))
+        .route("/v1/next", get(pull::next))
+        .route("/v1/reply/{id}", post(pull::reply).layer(DefaultBodyLimit::max(ws::FRAME_BODY_MAX)))
         .route("/v1/metadata", get(metadata::read).patch(metadata::patch))
         .route("/v1/egress/{*rest}", any(egress::call))
         .route("/v1/kv", get(kv::list).delete(kv::clear))
@@ -59,16 +67,11 @@ fn router(tokens: Arc<Tokens>, services: Services) -> Router {
 
 /// Routes of the contract that are not built yet, with what they are for.
 const NOT_BUILT: &[(&str, &str)] = &[
-    ("/v1/alarms", "alarms"),
-    ("/v1/alarms/{*rest}", "alarms"),
-    ("/v1/keep-awake/{*rest}", "keep-awake leases"),
     ("/v1/workflows/{*rest}", "workflows"),
     ("/v1/runs", "workflows"),
     ("/v1/runs/{*rest}", "workflows"),
     ("/v1/jobs", "jobs"),
     ("/v1/jobs/{*rest}", "jobs"),
-    ("/v1/next", "pull mode"),
-    ("/v1/reply/{*rest}", "pull mode"),
 ];
 
 /// The largest body of a call, in bytes: a full batch in base64 and its JSON.

@@ -34,9 +34,12 @@ pub use body::{Body, BodyError, BodySender, Grants, Pieces};
 pub use call::{Call, CallSender};
 pub use context::{ActorContext, Gone};
 pub use doors::{Doors, TokenIssuer};
+pub use events::alarms::now_ms;
 pub use events::reserved::RESERVED;
 pub use events::{
-    Delivery, Event, EventAnswer, EventError, EventSettings, Events, Outgoing, SocketError, SocketInfo, Sockets,
+    AlarmError, AlarmInfo, Alarms, AwakeReason, Delivery, Event, EventAnswer, EventError, EventSettings, Events,
+    KeepAwake, LeaseError, Outgoing, Pull, PullError, PullEvent, PullReply, SocketError, SocketInfo, Sockets, Work,
+    Working,
 };
 pub use http::is_text;
 pub use request::{Request, Responder, ResponseWriter};

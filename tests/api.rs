@@ -125,7 +125,13 @@ async fn mistakes_are_told_apart_and_change_nothing() {
         ("PUT", "/v1/kv/away", b"gateway away", 503, "gateway_away"),
         ("POST", "/v1/actor", b"", 405, "method_not_allowed"),
         ("GET", "/v2", b"", 404, "no_such_route"),
-        ("GET", "/v1/alarms", b"", 501, "not_built"),
+        ("GET", "/v1/alarms", b"", 409, "not_served"),
+        ("PUT", "/v1/alarms/a", b"{}", 400, "bad_request"),
+        ("PUT", "/v1/alarms/a", br#"{"in_ms":1,"at":1}"#, 400, "bad_request"),
+        ("PUT", "/v1/alarms/a", br#"{"in_ms":1,"every":1}"#, 400, "bad_request"),
+        ("PUT", "/v1/keep-awake/a?ttl_ms=9999999", b"", 400, "bad_request"),
+        ("GET", "/v1/next", b"", 409, "not_pull"),
+        ("POST", "/v1/reply/x", b"", 400, "bad_request"),
         ("POST", "/v1/jobs/1/cancel", b"", 501, "not_built"),
     ] {
         let (found, answer) = stage.call(method, path, body).await;
@@ -151,6 +157,24 @@ async fn a_token_opens_its_own_life_and_only_while_it_lasts() {
     assert_eq!(status, 410);
     assert!(String::from_utf8_lossy(&body).contains("stale_generation"));
     assert_eq!(stage.call("GET", "/v1/kv/a", b"").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_lease_is_seen_until_it_is_given_back() {
+    let stage = Stage::start().await;
+    let reasons = async || {
+        let (_, body) = stage.call("GET", "/v1/actor", b"").await;
+        let actor: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let reasons = actor["awake_because"].as_array().expect("a list").clone();
+        reasons.iter().map(|reason| reason["reason"].as_str().expect("a word").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons().await, ["never_sleeps"]);
+    assert_eq!(stage.call("PUT", "/v1/keep-awake/upload", b"").await.0, 204);
+    // Both sockets answer alike, so the time that is left is not looked at twice.
+    let (_, body) = stage.call_unix("GET", "/v1/actor").await;
+    assert!(String::from_utf8_lossy(&body).contains(r#""name":"upload","reason":"keep_awake""#));
+    assert_eq!(stage.call("DELETE", "/v1/keep-awake/upload", b"").await.0, 204);
+    assert_eq!(reasons().await, ["never_sleeps"]);
 }
 
 #[tokio::test]
@@ -216,6 +240,11 @@ impl Stage {
 
     async fn call(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
         self.call_as(Some(self.token.expose_secret()), method, path, body).await
+    }
+
+    async fn call_unix(&self, method: &str, path: &str) -> (u16, Vec<u8>) {
+        let stream = unix(&self.api.doors().unix).await;
+        exchange(stream, Some(self.token.expose_secret()), method, path, b"").await
     }
 
     /// The same call over both sockets has the same answer; the second one is given.

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::egress::EgressError;
-use crate::host::{Gone, KvError, SocketError};
+use crate::host::{AlarmError, Gone, KvError, LeaseError, PullError, SocketError};
 use crate::report::MetadataRefusal;
 use crate::socket::CallError;
 
@@ -45,13 +45,18 @@ impl ApiError {
     }
 
     pub(super) fn no_such_route() -> Self {
-        let hint = "the actor API begins with /v1/actor, /v1/input, /v1/kv, /v1/ws, /v1/metadata, /v1/egress, /v1/sleep and /v1/destroy";
+        let hint = "the actor API begins with /v1/actor, /v1/input, /v1/kv, /v1/alarms, /v1/keep-awake, /v1/ws, /v1/metadata, /v1/egress, /v1/sleep and /v1/destroy";
         Self::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route", hint)
     }
 
     pub(super) fn method_not_allowed(method: &Method) -> Self {
         let message = format!("the route does not take {method}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message, "")
+    }
+
+    pub(super) fn not_pull() -> Self {
+        let hint = "listen = \"pull\" in the actors file makes it one that asks";
+        Self::new(StatusCode::CONFLICT, "not_pull", "the actor is told its events as POST /_actor", hint)
     }
 
     pub(super) fn no_input() -> Self {
@@ -175,6 +180,48 @@ impl From<SocketError> for ApiError {
                 Self::new(StatusCode::CONFLICT, "no_socket_events", message, hint)
             }
             SocketError::Over => Self::stale(),
+        }
+    }
+}
+
+impl From<AlarmError> for ApiError {
+    fn from(error: AlarmError) -> Self {
+        let message = error.to_string();
+        match error {
+            AlarmError::Storage(error) => error.into(),
+            AlarmError::NotServed => Self::new(StatusCode::CONFLICT, "not_served", message, ""),
+            AlarmError::TooMany => {
+                let hint = "remove some, or set one for the earliest of many and keep the rest in storage";
+                Self::new(StatusCode::CONFLICT, "too_many_alarms", message, hint)
+            }
+            AlarmError::TooLarge(_) => {
+                let hint = "keep it in storage and name its key in the alarm";
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, hint)
+            }
+            AlarmError::BadName | AlarmError::TooOften => Self::bad_request(message, ""),
+        }
+    }
+}
+
+impl From<PullError> for ApiError {
+    fn from(error: PullError) -> Self {
+        let message = error.to_string();
+        match error {
+            PullError::Unknown => Self::new(StatusCode::NOT_FOUND, "no_such_event", message, ""),
+            PullError::Gone => {
+                let hint = "an event that is not answered in time is told again, with a new id";
+                Self::new(StatusCode::GONE, "event_gone", message, hint)
+            }
+        }
+    }
+}
+
+impl From<LeaseError> for ApiError {
+    fn from(error: LeaseError) -> Self {
+        let message = error.to_string();
+        match error {
+            LeaseError::TooMany => Self::new(StatusCode::CONFLICT, "too_many_leases", message, "give some back"),
+            LeaseError::BadName | LeaseError::TooLong => Self::bad_request(message, ""),
         }
     }
 }

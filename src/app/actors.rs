@@ -87,9 +87,15 @@ fn child_process(actor: &ActorDefinition) -> child_process::Settings {
         Listen::Unix => child_process::Listen::Unix,
         Listen::Port => child_process::Listen::Port,
         Listen::Fd => child_process::Listen::Fd,
+        Listen::Pull => child_process::Listen::Pull,
     };
     settings.websocket =
         if actor.proxy_sockets { child_process::WebSocketMode::Proxy } else { child_process::WebSocketMode::Events };
+    settings.sleep_after = actor.sleep_after;
+    if actor.listen == Listen::Pull {
+        // A program that asks does one thing at a time, and what waits for its turn is not late.
+        settings.concurrency = 1;
+    }
     if let Some(concurrency) = actor.concurrency {
         settings.concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
     }

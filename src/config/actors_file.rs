@@ -36,6 +36,8 @@ pub struct ActorDefinition {
     pub proxy_sockets: bool,
     /// How many events the actor is told at once; nothing for the host's default.
     pub concurrency: Option<u32>,
+    /// Asks for sleep after this long without work; nothing for never.
+    pub sleep_after: Option<Duration>,
     /// How long a start may take; nothing for the host's default.
     pub start_timeout: Option<Duration>,
     /// How long a stop may take; nothing for the host's default. Always less than the drain timeout.
@@ -63,6 +65,8 @@ pub enum Listen {
     Port,
     /// On an inherited file descriptor that already listens.
     Fd,
+    /// Nowhere: it asks its API for requests and events.
+    Pull,
 }
 
 /// Reads an actors file. `file` is its name in messages, `directory` what its paths are relative to.
@@ -132,6 +136,7 @@ pub(crate) fn short_form(text: &str, cwd: PathBuf, drain_timeout: Duration) -> R
         listen: Listen::default(),
         proxy_sockets: false,
         concurrency: None,
+        sleep_after: None,
         start_timeout: None,
         stop_grace: fitting_grace(drain_timeout),
         egress: Vec::new(),
@@ -158,13 +163,22 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
     if env_file.as_ref().is_some_and(|path| !path.is_file()) {
         section.mistake("env_file", "expected a file");
     }
-    let listen = match section.choice("listen", &["unix", "port", "fd"]) {
+    let listen = match section.choice("listen", &["unix", "port", "fd", "pull"]) {
         Some("port") => Listen::Port,
         Some("fd") => Listen::Fd,
+        Some("pull") => Listen::Pull,
         Some(_) | None => Listen::Unix,
     };
     let proxy_sockets = section.choice("websocket", &["events", "proxy"]) == Some("proxy");
+    if proxy_sockets && listen == Listen::Pull {
+        section.mistake("websocket", "expected \"events\": an actor with listen = \"pull\" has no server for sockets");
+    }
     let concurrency = section.count("concurrency", 1..=CONCURRENCY_MAX);
+    let never = section.is_word("sleep_after", "never");
+    let sleep_after = if never { None } else { section.duration("sleep_after") };
+    if sleep_after.is_some_and(|after| after < SLEEP_AFTER_MIN) {
+        section.mistake("sleep_after", "expected at least 1s, or \"never\"");
+    }
     let start_timeout = section.duration("start_timeout");
     if start_timeout.is_some_and(|timeout| timeout.is_zero()) {
         section.mistake("start_timeout", "expected more than 0s");
@@ -184,6 +198,7 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         listen,
         proxy_sockets,
         concurrency,
+        sleep_after,
         start_timeout,
         stop_grace: stop_grace.or_else(|| fitting_grace(drain_timeout)),
         egress: Vec::new(),
@@ -212,6 +227,9 @@ fn env(section: &Section<'_>, listen: Listen) -> BTreeMap<String, String> {
 fn fitting_grace(drain_timeout: Duration) -> Option<Duration> {
     (drain_timeout <= USUAL_GRACE).then(|| drain_timeout.mul_f64(0.8))
 }
+
+/// An actor that sleeps after less would do nothing else than start and stop.
+const SLEEP_AFTER_MIN: Duration = Duration::from_secs(1);
 
 /// More events at once than anybody means.
 const CONCURRENCY_MAX: u32 = 10_000;
@@ -245,7 +263,6 @@ const KEYS: &[&str] = &[
 const NOT_BUILT_KEYS: &[(&str, &[&str])] = &[
     ("upstream", &[]),
     ("process", &["per-actor"]),
-    ("sleep_after", &["never"]),
     ("memory_max", &[]),
     ("pids_max", &[]),
     ("workflows", &[]),

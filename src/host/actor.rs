@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, warn};
 
 use crate::actor::{ActorKey, Outcome, StopReason};
+use crate::host::events::activity::{Activity, Work};
 use crate::host::events::engine::forward;
 use crate::host::events::{Events, reserved};
 use crate::host::panics::caught;
@@ -33,10 +34,10 @@ use crate::host::{
 #[must_use = "dropping the last handle kills the actor"]
 pub fn supervise(host: Arc<dyn ActorHost>, start: StartActor, calls: CallSender) -> ActorHandle {
     let (wish, wishes) = watch::channel(Wish::Run);
-    let admission = Arc::new(Admission::new());
     let span =
         tracing::info_span!("actor", actor_id = %start.key.id, generation = start.key.generation, name = %start.name);
     let context = ActorContext::with_events(Arc::new(start.clone()), calls.clone(), Events::new(host.events()));
+    let admission = Arc::new(Admission::new(context.events().activity().clone()));
     let inner = Inner { host: host.clone(), context: context.clone(), wish, admission: admission.clone() };
     tokio::spawn(Life { host, admission, wishes, calls, context }.run(start).instrument(span));
     ActorHandle { inner: Arc::new(inner) }
@@ -84,7 +85,7 @@ impl ActorHandle {
         match self.inner.context.events().sockets().engine() {
             Some(engine) if self.inner.host.takes_as_events(&request) => {
                 let engine = engine.clone();
-                self.inner.admission.admit(Kind::Socket, |_| forward(engine, Some(request), socket))
+                self.inner.admission.admit(Kind::EventSocket, |_| forward(engine, Some(request), socket))
             }
             Some(_) | None => self.inner.admission.admit(Kind::Socket, |actor| actor.websocket(request, socket)),
         }
@@ -96,7 +97,7 @@ impl ActorHandle {
     #[must_use = "the task is how the socket is cancelled when its client goes away"]
     pub fn restored(&self, socket: WebSocket) -> Option<StreamTask> {
         let engine = self.inner.context.events().sockets().engine()?.clone();
-        self.inner.admission.admit(Kind::Socket, |_| forward(engine, None, socket))
+        self.inner.admission.admit(Kind::EventSocket, |_| forward(engine, None, socket))
     }
 
     /// Stops the actor in order. Nothing is admitted from now on; only the first reason counts.
@@ -169,6 +170,7 @@ struct Admission {
     requests: TaskTracker,
     sockets: TaskTracker,
     over: CancellationToken,
+    activity: Arc<Activity>,
 }
 
 #[derive(Clone)]
@@ -180,12 +182,16 @@ enum Phase {
 
 enum Kind {
     Request,
+    /// One that the actor holds itself.
     Socket,
+    /// One whose frames come as events.
+    EventSocket,
 }
 
 impl Admission {
-    fn new() -> Self {
+    fn new(activity: Arc<Activity>) -> Self {
         Admission {
+            activity,
             phase: watch::Sender::new(Phase::Starting),
             waiting: AtomicUsize::new(0),
             requests: TaskTracker::new(),
@@ -204,15 +210,18 @@ impl Admission {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let tasks = match kind {
-            Kind::Request => &self.requests,
-            Kind::Socket => &self.sockets,
+        let (tasks, work) = match kind {
+            Kind::Request => (&self.requests, Some(Work::Request)),
+            Kind::Socket => (&self.sockets, Some(Work::Socket)),
+            Kind::EventSocket => (&self.sockets, None),
         };
+        let working = work.map(|work| self.activity.working(work));
         let over = self.over.clone();
         let task = match &*self.phase.borrow() {
             Phase::Running(actor) => {
                 let actor = actor.clone();
                 tasks.spawn(async move {
+                    let _working = working;
                     over.run_until_cancelled(async move { serve(actor).await }).await;
                 })
             }
@@ -220,6 +229,7 @@ impl Admission {
                 let place = Place::take(self)?;
                 let mut phase = self.phase.subscribe();
                 tasks.spawn(async move {
+                    let _working = working;
                     over.run_until_cancelled(async move {
                         let ready = phase.wait_for(|phase| !matches!(phase, Phase::Starting)).await;
                         let ready = ready.map(|phase| phase.clone());
@@ -330,12 +340,13 @@ impl Life {
         // Whoever drops this life, the actor does not stay behind.
         let guard = KillOnDrop(Some(actor.clone()));
         let (sockets, unknown) = context.events().begin(&actor, &context, &notes);
-        drop(notes);
         if !sockets.is_empty() || !unknown.is_empty() {
             let _ = self.calls.send(Call::Restored { actor: key.clone(), sockets, unknown }).await;
         }
         let _ = self.calls.send(Call::Running(key)).await;
         self.admission.open(actor.clone());
+        context.events().open(&actor, &context, &notes);
+        drop(notes);
         let outcome = self.serve(&actor, &context).await;
         guard.disarm();
         outcome

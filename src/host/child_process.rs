@@ -5,6 +5,7 @@
 //! last by SIGKILL to its whole process group. What it writes to its outputs becomes log records.
 
 mod directories;
+mod door;
 mod environment;
 mod leftovers;
 mod listen;
@@ -34,6 +35,7 @@ use crate::host::{
     StartActor, StartError, WebSocket, WebSocketRequest,
 };
 use directories::Directories;
+use door::{Door, Pulling};
 use environment::environment;
 use listen::Listening;
 use process::{End, Process, shown};
@@ -96,9 +98,10 @@ impl ActorHost for ChildProcess {
         let settings = &self.shared.settings;
         EventSettings {
             sockets: settings.websocket == WebSocketMode::Events,
+            alarms: true,
+            sleep_after: settings.sleep_after,
             concurrency: settings.concurrency,
             handler_timeout: settings.handler_timeout,
-            ..EventSettings::default()
         }
     }
 }
@@ -106,7 +109,7 @@ impl ActorHost for ChildProcess {
 /// One process and what it was given. Fields are dropped in order: first the process goes, then its files.
 struct Life {
     process: Process,
-    app: App,
+    door: Door,
     listening: Listening,
     start: Arc<StartActor>,
     context: ActorContext,
@@ -132,9 +135,13 @@ impl Life {
             let variables = environment(&shared.settings, &start, &shared.doors, &directories, &listening)?;
             let process = Process::spawn(&shared.settings, variables, fd, &start)?;
             directories.note(process.group());
-            let app = App::new(listening.address(), &start, process.gone().clone());
+            let gone = process.gone().clone();
+            let door = match listening.address() {
+                Some(address) => Door::Web(App::new(address, &start, gone)),
+                None => Door::Pull(Pulling::new(context.events().pull_or_new(), &start, gone)),
+            };
             let belongings = Mutex::new(Some(Belongings { directories, _token: token }));
-            Ok(Life { process, app, listening, start, context, shared, reason: OnceLock::new(), belongings })
+            Ok(Life { process, door, listening, start, context, shared, reason: OnceLock::new(), belongings })
         });
         spawning.await.unwrap_or_else(|error| Err(StartError(format!("spawning the process failed: {error}"))))
     }
@@ -148,13 +155,13 @@ impl Life {
             biased;
             end = self.process.ended() => {
                 let words = self.process.last_words();
-                return Err(StartError(format!("`{command}` {end} before it listened on {place}{words}")));
+                return Err(StartError(format!("`{command}` {end} before it could {place}{words}")));
             }
-            listens = timeout_at(deadline, self.app.listens()) => listens,
+            listens = timeout_at(deadline, self.door.opens()) => listens,
         };
         if listens.is_err() {
             let words = self.process.last_words();
-            return Err(StartError(format!("`{command}` did not listen on {place} {within}{words}")));
+            return Err(StartError(format!("`{command}` did not {place} {within}{words}")));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let started = tokio::select! {
@@ -176,7 +183,7 @@ impl Life {
     /// Tells the app of its start or stop. An app without such a hook is fine; the error is a refusal.
     async fn hook(&self, event: &'static str, reason: &str, left: Duration) -> Result<(), String> {
         let headers = [("actor-reason", reason.to_owned()), ("actor-deadline-ms", left.as_millis().to_string())];
-        match self.app.event(event, &headers).await {
+        match self.door.hook(event, &headers).await {
             // Servers that know no such hook have many ways to say so, 400 and 403 among them.
             Ok((StatusCode::NOT_IMPLEMENTED, _)) => Ok(()),
             Ok((status, answer)) if status.is_server_error() => {
@@ -185,10 +192,10 @@ impl Life {
             }
             Ok(_) => Ok(()),
             Err(AppError::Malformed(error)) => Err(format!("does not speak HTTP/1.1: {error}")),
-            Err(error @ (AppError::Silent | AppError::Unreachable(_) | AppError::ClientGone)) => {
+            Err(error @ (AppError::Silent | AppError::Unreachable(_) | AppError::ClientGone | AppError::Busy)) => {
                 debug!(%error, event, "an app did not answer an event");
                 // A server may close on what it does not know. One that is just crashing is caught by its end.
-                self.app.is_gone().await;
+                self.door.is_gone().await;
                 Ok(())
             }
         }
@@ -224,15 +231,15 @@ impl Life {
 
 impl HostedActor for Life {
     fn request(self: Arc<Self>, request: Request, responder: Responder) -> BoxFuture<'static, ()> {
-        async move { self.app.serve(request, responder).await }.boxed()
+        async move { self.door.serve(request, responder).await }.boxed()
     }
 
     fn websocket(self: Arc<Self>, request: WebSocketRequest, socket: WebSocket) -> BoxFuture<'static, ()> {
-        async move { self.app.proxy_websocket(request, socket).await }.boxed()
+        async move { self.door.websocket(request, socket).await }.boxed()
     }
 
     fn event(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, Result<EventAnswer, EventError>> {
-        async move { self.app.tell(delivery).await }.boxed()
+        async move { self.door.tell(delivery).await }.boxed()
     }
 
     fn ended(self: Arc<Self>) -> BoxFuture<'static, Result<(), String>> {

@@ -7,9 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use greenroom_protocol::{KvListQuery, KvRequest, KvResponse, limits};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::actor::ActorKey;
+use crate::host::events::activity;
+use crate::host::events::{Alarms, AwakeReason, KeepAwake, LeaseError, Pull, Work, Working};
 use crate::host::visible::{self, Plan};
 use crate::host::{Call, CallSender, EventSettings, Events, KvError, Sockets, StartActor};
 
@@ -68,6 +71,51 @@ impl ActorContext {
         self.events.sockets()
     }
 
+    /// Its alarms: named, many, and told as events. Needs a host that serves them.
+    #[must_use]
+    pub fn alarms(&self) -> Alarms<'_> {
+        Alarms::new(self)
+    }
+
+    /// Its events, when it asks for them itself.
+    #[must_use]
+    pub fn pull(&self) -> Option<&Arc<Pull>> {
+        self.events.pull()
+    }
+
+    /// Keeps the actor from being put to sleep for having nothing to do, until the guard is dropped or `lasts` is over.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub fn keep_awake(&self, name: &str, lasts: Duration) -> Result<KeepAwake, LeaseError> {
+        KeepAwake::new(self.events.activity().clone(), name, lasts)
+    }
+
+    /// [`ActorContext::keep_awake`] without a guard: [`ActorContext::let_sleep`] gives it back.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub fn lease_awake(&self, name: &str, lasts: Duration) -> Result<(), LeaseError> {
+        self.events.activity().lease(name, lasts, Instant::now())
+    }
+
+    /// Gives a lease back; it need not be held.
+    pub fn let_sleep(&self, name: &str) {
+        self.events.activity().release(name, Instant::now());
+    }
+
+    /// Counts work that keeps the actor awake until the guard is dropped.
+    #[must_use]
+    pub fn working(&self, work: Work) -> Working {
+        self.events.activity().working(work)
+    }
+
+    /// Why the actor is awake.
+    #[must_use]
+    pub fn awake_because(&self) -> Vec<AwakeReason> {
+        activity::awake_because(self)
+    }
+
     /// Asks to sleep: the process ends, the state stays, the next request wakes it.
     ///
     /// An actor that takes events is told no more of them, and the wish goes out when those on their way are answered;
@@ -107,7 +155,9 @@ impl ActorContext {
         self.leaving.load(Ordering::Acquire)
     }
 
-    /// Asks to be woken at this time, in milliseconds since the epoch; `None` clears the alarm.
+    /// Asks to be woken at this time, in milliseconds since the epoch; `None` clears the alarm. This is the gateway's one
+    /// alarm, which comes without a name and is forgotten when it passes while the actor is awake; it belongs to
+    /// [`ActorContext::alarms`] in actors that use those.
     ///
     /// # Errors
     /// [`Gone`] when the runner has stopped.

@@ -4,16 +4,20 @@
 //! program without a server by long poll. [`Events`] is what one actor life has of it: its sockets, and the gate that
 //! every event passes. Notes that outlive the life are kept in the actor's storage, see [`reserved`].
 
+pub(in crate::host) mod activity;
+pub mod alarms;
 pub(in crate::host) mod delivery;
 pub(in crate::host) mod engine;
 pub(in crate::host) mod gate;
+pub(in crate::host) mod pull;
 pub mod reserved;
 pub(in crate::host) mod row;
+mod schedule;
 mod sockets;
 mod table;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,11 +28,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+pub use activity::{AwakeReason, KeepAwake, LEASE_MAX, LEASES_MAX, LeaseError, Work, Working};
+pub use alarms::{ALARMS_MAX, AlarmError, AlarmInfo, Alarms, DATA_MAX as ALARM_DATA_MAX};
 pub use delivery::HANDLER_TIMEOUT;
+pub use pull::{Pull, PullError, PullEvent, PullReply};
 pub use sockets::{ATTACHMENT_MAX, Sockets};
 pub use table::{SocketError, SocketInfo};
 
 use crate::host::{ActorContext, HostedActor, StartActor};
+use activity::Activity;
+use alarms::Clock;
 use delivery::Teller;
 use engine::{Engine, INPUTS, Input};
 use gate::Gate;
@@ -59,6 +68,10 @@ struct Inner {
     settings: EventSettings,
     gate: Gate,
     sockets: Sockets,
+    clock: Clock,
+    activity: Arc<Activity>,
+    /// Set when the actor asks for its events.
+    pull: OnceLock<Arc<Pull>>,
     /// What came before the engine runs; it takes this.
     inputs: Mutex<Option<mpsc::Receiver<Input>>>,
     tasks: TaskTracker,
@@ -143,6 +156,9 @@ impl Events {
             settings,
             gate,
             sockets: Sockets::new(sender),
+            clock: Clock::new(),
+            activity: Activity::new(),
+            pull: OnceLock::new(),
             inputs: Mutex::new(inputs),
             tasks: TaskTracker::new(),
             over: CancellationToken::new(),
@@ -157,6 +173,37 @@ impl Events {
     /// The actor's hold on its clients' sockets.
     pub(in crate::host) fn sockets(&self) -> &Sockets {
         &self.inner.sockets
+    }
+
+    /// Its alarms.
+    pub(in crate::host) fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// The events of an actor that asks for them.
+    pub(in crate::host) fn pull(&self) -> Option<&Arc<Pull>> {
+        self.inner.pull.get()
+    }
+
+    /// Makes the actor one that asks for its events.
+    pub(in crate::host) fn pull_or_new(&self) -> Arc<Pull> {
+        self.inner.pull.get_or_init(|| Arc::new(Pull::new())).clone()
+    }
+
+    /// What goes on.
+    pub(in crate::host) fn activity(&self) -> &Arc<Activity> {
+        &self.inner.activity
+    }
+
+    /// The actor is open to everyone: it is told its alarms, and sleeps when it has nothing to do. The notes are those
+    /// of earlier lives.
+    pub(in crate::host) fn open(&self, actor: &Arc<dyn HostedActor>, context: &ActorContext, notes: &[(Bytes, Bytes)]) {
+        if self.settings().alarms {
+            self.clock().begin(Teller::new(actor.clone(), self.clone()), context, notes);
+        }
+        if let Some(after) = self.settings().sleep_after {
+            self.spawn(activity::sleep_when_idle(context.clone(), after));
+        }
     }
 
     /// The actor runs: it is told events from now on. The notes are those of earlier lives. Gives the sockets it goes on
@@ -213,6 +260,7 @@ impl Events {
     pub(in crate::host) async fn quiesce(&self) {
         self.gate().shut().await;
         self.sockets().flush().await;
+        self.clock().rearm().await;
     }
 
     /// Goes on telling events after all.

@@ -24,8 +24,8 @@ use crate::telemetry::fields;
 pub(super) use connection::{Address, Driver, Outbound};
 use connection::{Connection, Io, Pool, SendError};
 pub use events::is_text;
-use headers::Identity;
-pub(super) use headers::is_reserved;
+pub(super) use events::{answer_of, client_request, event_of};
+pub(super) use headers::{Identity, from_app, is_reserved};
 
 /// The app of one actor life.
 pub(super) struct App {
@@ -51,6 +51,9 @@ pub(super) enum AppError {
     /// The client went away while its body was sent.
     #[error("was not asked in full: the client went away")]
     ClientGone,
+    /// It has more to answer than it may.
+    #[error("has too many events and requests to answer")]
+    Busy,
 }
 
 impl App {
@@ -103,15 +106,9 @@ impl App {
         let mut request = hyper::Request::new(Outbound::whole(Bytes::new()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static("/_actor");
-        let headers = request.headers_mut();
-        headers.insert("host", HeaderValue::from_static("localhost"));
-        headers.insert("actor-event", HeaderValue::from_static(event));
-        for (name, value) in more {
-            let value = HeaderValue::from_str(value).expect("events carry only words and numbers");
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        self.identity.add_to(headers);
-        headers::trace(headers);
+        *request.headers_mut() = hook_headers(event, more);
+        self.identity.add_to(request.headers_mut());
+        headers::trace(request.headers_mut());
         let (response, mut connection) = self.exchange(request).await?;
         let status = response.status();
         let mut body = response.into_body();
@@ -358,6 +355,18 @@ impl From<hyper::Error> for AppError {
             AppError::Silent
         }
     }
+}
+
+/// The headers of an event of our own.
+pub(super) fn hook_headers(event: &'static str, more: &[(&'static str, String)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("host", HeaderValue::from_static("localhost"));
+    headers.insert("actor-event", HeaderValue::from_static(event));
+    for (name, value) in more {
+        let value = HeaderValue::from_str(value).expect("events carry only words and numbers");
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    headers
 }
 
 /// A path in origin form, as it goes on the request line.

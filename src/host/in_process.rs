@@ -147,6 +147,20 @@ impl InProcess {
         InProcess { as_events, ..self.events() }
     }
 
+    /// Serves alarms with names, see [`ActorContext::alarms`]: they come as [`Actor::alarm`].
+    #[must_use]
+    pub fn alarms(mut self) -> Self {
+        self.events.alarms = true;
+        self
+    }
+
+    /// Puts an actor to sleep after this long without requests, sockets of its own, events and leases; never by default.
+    #[must_use]
+    pub fn sleep_after(mut self, sleep_after: Duration) -> Self {
+        self.events.sleep_after = Some(sleep_after);
+        self
+    }
+
     /// Sets how many events an actor is told at once; 32 by default.
     #[must_use]
     pub fn concurrency(mut self, concurrency: usize) -> Self {

@@ -45,7 +45,7 @@ async fn actors_of_a_file_keep_their_count_over_sleep_and_restart() {
     let file = data.path().join("actors.toml");
     let actor = |name: &str, program: &str, script: &str| {
         let script = examples.join(script);
-        format!("[actors.{name}]\ncommand = [{program:?}, {script:?}]\n")
+        format!("[actors.{name}]\ncommand = [{program:?}, {script:?}]\nwebsocket = \"proxy\"\n")
     };
     std::fs::write(&file, actor("node", "node", "counter.mjs") + &actor("python", "python3", "counter.py")).unwrap();
     let start = |data| start_with(data, &["--actors", file.to_str().unwrap()]);
@@ -66,6 +66,31 @@ async fn actors_of_a_file_keep_their_count_over_sleep_and_restart() {
         let (counter, _) = printed(&mut dev).await;
         assert_eq!(get(&counter).await, (200, "4\n".to_owned()));
     }
+    dev.stop().await;
+}
+
+#[tokio::test]
+async fn an_alarm_wakes_a_script_without_a_server_and_idleness_puts_it_to_sleep() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/counter/counter.sh");
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("actors.toml");
+    let actor = format!("[actors.script]\ncommand = [\"bash\", {script:?}]\nlisten = \"pull\"\nsleep_after = \"5s\"\n");
+    std::fs::write(&file, actor).unwrap();
+    let mut dev = start_with(data, &["--actors", file.to_str().unwrap()]);
+    let (counter, socket) = printed(&mut dev).await;
+    dev.record("actor runs").await;
+    assert_eq!(get(&counter).await, (200, "1\n".to_owned()));
+    let (mut socket, _) = tokio_tungstenite::connect_async(socket).await.unwrap();
+    socket.send(Message::text("hello")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("2 hello"));
+    assert_eq!(get(&format!("{counter}remind")).await.0, 202);
+    assert_eq!(get(&format!("{counter}sleep")).await.0, 202);
+    dev.record("actor stopped").await;
+    // Nobody asks for anything, and still it runs again, does its work and goes back to sleep.
+    dev.record("actor runs").await;
+    dev.record("nothing to do; asking to sleep").await;
+    dev.record("actor stopped").await;
+    assert_eq!(get(&counter).await, (200, "4\n".to_owned()));
     dev.stop().await;
 }
 

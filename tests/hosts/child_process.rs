@@ -348,7 +348,10 @@ async fn an_app_behind_a_shell_has_its_grace_too() {
 async fn a_process_that_exits_at_once_says_so_without_waiting() {
     let mut stage = Stage::child(shell("echo no database >&2; exit 7"));
     let reason = stage.failed().await;
-    assert!(reason.contains("exited with code 7 before it listened on") && reason.contains("no database"), "{reason}");
+    assert!(
+        reason.contains("exited with code 7 before it could listen on") && reason.contains("no database"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]

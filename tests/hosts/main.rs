@@ -2,6 +2,7 @@
 
 #![cfg(feature = "daemon")]
 
+mod alarms;
 mod behaviour;
 mod child_process;
 mod events;

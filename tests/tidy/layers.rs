@@ -58,6 +58,8 @@ const PURE: &[&str] = &[
     "gateway::error",
     "gateway::id",
     "gateway::stream",
+    "host::events::schedule",
+    "host::visible",
     "kv",
     "report",
     "session",

@@ -93,6 +93,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether the value is this word.
+    pub fn is_word(&self, key: &str, word: &str) -> bool {
+        self.value(key).is_some_and(|value| value.get_ref().as_str() == Some(word))
+    }
+
     pub fn duration(&self, key: &str) -> Option<Duration> {
         let DeValue::String(text) = self.value(key)?.get_ref() else {
             return self.expected(key, "a duration like \"250ms\", \"30s\" or \"5m\"");
@@ -118,7 +123,7 @@ impl<'a> Section<'a> {
     /// A whole number in this range.
     pub fn count(&self, key: &str, range: std::ops::RangeInclusive<u32>) -> Option<u32> {
         let number = match self.value(key)?.get_ref() {
-            DeValue::Integer(number) => number.as_str().parse().ok(),
+            DeValue::Integer(number) => u32::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok(),
             _ => None,
         };
         number

@@ -24,6 +24,8 @@ pub(super) enum Listening {
     Port(Port),
     /// The process inherits the socket, which listens already.
     Fd(PathBuf),
+    /// Nowhere: the process asks for what it is to be told.
+    Pull,
 }
 
 impl Listening {
@@ -32,6 +34,7 @@ impl Listening {
         match listen {
             Listen::Unix => Ok((Listening::Unix(socket), None)),
             Listen::Port => Ok((Listening::Port(Port::choose()?), None)),
+            Listen::Pull => Ok((Listening::Pull, None)),
             Listen::Fd => {
                 let listener = UnixListener::bind(&socket)
                     .map_err(|error| StartError(format!("could not listen on {}: {error}", socket.display())))?;
@@ -40,12 +43,13 @@ impl Listening {
         }
     }
 
-    /// How we reach the process.
-    pub(super) fn address(&self) -> Address {
-        match self {
+    /// How we reach the process, when it listens.
+    pub(super) fn address(&self) -> Option<Address> {
+        Some(match self {
+            Listening::Pull => return None,
             Listening::Unix(path) | Listening::Fd(path) => Address::Unix(path.clone()),
             Listening::Port(port) => Address::Tcp(port.address()),
-        }
+        })
     }
 
     /// What the process is told about it.
@@ -55,16 +59,18 @@ impl Listening {
             Listening::Port(port) => {
                 vec![("HOST", port.address().ip().to_string().into()), ("PORT", port.0.to_string().into())]
             }
+            Listening::Pull => Vec::new(),
             Listening::Fd(_) => vec![("LISTEN_FDS", "1".into()), ("LISTEN_FDNAMES", "actor".into())],
         }
     }
 
-    /// What was to be listened on, for a person.
+    /// What the process was to do to be ready, for a person.
     pub(super) fn describe(&self) -> String {
         match self {
-            Listening::Unix(path) => format!("{} (ACTOR_SOCKET)", path.display()),
-            Listening::Port(port) => format!("{} (HOST and PORT)", port.address()),
-            Listening::Fd(_) => format!("file descriptor {LISTEN_FD} (LISTEN_FDS)"),
+            Listening::Pull => "ask for /v1/next (listen = \"pull\")".to_owned(),
+            Listening::Unix(path) => format!("listen on {} (ACTOR_SOCKET)", path.display()),
+            Listening::Port(port) => format!("listen on {} (HOST and PORT)", port.address()),
+            Listening::Fd(_) => format!("listen on file descriptor {LISTEN_FD} (LISTEN_FDS)"),
         }
     }
 }

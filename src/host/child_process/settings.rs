@@ -27,6 +27,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// How long the process may take to answer an event.
     pub handler_timeout: Duration,
+    /// Asks for sleep after this long without work; nothing for never.
+    pub sleep_after: Option<Duration>,
     /// How long it may take from the spawn until the process accepts connections.
     pub start_timeout: Duration,
     /// How long a stop may take before the process group is killed.
@@ -43,6 +45,8 @@ pub enum Listen {
     Port,
     /// On file descriptor 3, a Unix socket that already listens (`LISTEN_FDS`).
     Fd,
+    /// Nowhere: it asks its API for requests and events, and is ready when it first does.
+    Pull,
 }
 
 /// What becomes of an actor's client WebSockets.
@@ -67,6 +71,7 @@ impl Settings {
             listen: Listen::default(),
             websocket: WebSocketMode::default(),
             concurrency: CONCURRENCY,
+            sleep_after: None,
             handler_timeout: HANDLER_TIMEOUT,
             start_timeout: START_TIMEOUT,
             stop_grace: STOP_GRACE,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::activity::Work;
 use super::gate::Passage;
 use crate::host::panics::caught;
 use crate::host::{Delivery, EventAnswer, EventError, Events, HostedActor};
@@ -34,6 +35,8 @@ impl Teller {
 
     /// Waits for the event's turn, tells it, and waits for the answer until the handler's deadline.
     pub(in crate::host) async fn tell(&self, delivery: Delivery) -> Told {
+        // One that waits for its turn keeps the actor awake as well.
+        let _working = self.events.activity().working(Work::Event);
         let passage = self.events.gate().pass().await;
         let limit = self.events.settings().handler_timeout;
         let result = match timeout(limit, caught(self.actor.clone().event(delivery))).await {

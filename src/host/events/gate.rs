@@ -50,6 +50,11 @@ impl Gate {
         self.shut.send_replace(false);
     }
 
+    /// Whether it is shut.
+    pub(in crate::host) fn is_shut(&self) -> bool {
+        *self.shut.borrow()
+    }
+
     /// How many events are being told.
     pub(in crate::host) fn in_flight(&self) -> usize {
         (self.concurrency as usize).saturating_sub(self.places.available_permits())

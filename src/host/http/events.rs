@@ -2,23 +2,19 @@
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use greenroom_protocol::StreamId;
 use greenroom_protocol::limits::PAYLOAD_MAX;
+use greenroom_protocol::{Headers, StreamId};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Method, Uri};
+use hyper::{HeaderMap, Method, StatusCode, Uri};
 
-use super::headers::{self, printable};
+use super::headers::{self, Identity, printable};
 use super::{App, AppError, Outbound};
 use crate::host::{Delivery, Event, EventAnswer, EventError, Outgoing};
 
 impl App {
     /// Tells the app something and reads its answer.
     pub(in crate::host) async fn tell(&self, delivery: Delivery) -> Result<EventAnswer, EventError> {
-        let Delivery { event, attempt } = delivery;
-        let (word, mut headers, body) = request(event).map_err(EventError::Failed)?;
-        headers.insert("actor-event", HeaderValue::from_static(word));
-        headers.insert("actor-attempt", HeaderValue::from(attempt));
-        self.identity.add_to(&mut headers);
+        let (headers, body) = event_of(delivery, &self.identity)?;
         let mut request = hyper::Request::new(Outbound::whole(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static("/_actor");
@@ -38,12 +34,51 @@ impl App {
             }
         }
         self.pool.put_back(connection).await;
-        if !head.status.is_success() {
-            let text = String::from_utf8_lossy(&text[..text.len().min(REASON_READ)]).into_owned();
-            return Err(EventError::Refused { status: head.status.as_u16(), text });
-        }
-        answer(&head.headers, text.freeze()).map_err(EventError::Failed)
+        answer_of(head.status, &head.headers, text.freeze())
     }
+}
+
+/// What an event looks like over HTTP.
+pub(in crate::host) fn event_of(delivery: Delivery, identity: &Identity) -> Result<(HeaderMap, Bytes), EventError> {
+    let Delivery { event, attempt } = delivery;
+    let (word, mut headers, body) = request(event).map_err(EventError::Failed)?;
+    headers.insert("actor-event", HeaderValue::from_static(word));
+    headers.insert("actor-attempt", HeaderValue::from(attempt));
+    identity.add_to(&mut headers);
+    Ok((headers, body))
+}
+
+/// What the answer to an event says.
+pub(in crate::host) fn answer_of(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<EventAnswer, EventError> {
+    if !status.is_success() {
+        let text = String::from_utf8_lossy(&body[..body.len().min(REASON_READ)]).into_owned();
+        return Err(EventError::Refused { status: status.as_u16(), text });
+    }
+    answer(headers, body).map_err(EventError::Failed)
+}
+
+/// What a client's request looks like as an event.
+///
+/// # Errors
+/// What is wrong with it, for a 400.
+pub(in crate::host) fn client_request(
+    identity: &Identity,
+    method: &str,
+    path: &str,
+    clients: &Headers,
+    stream: StreamId,
+) -> Result<HeaderMap, String> {
+    let mut headers = headers::from_client(clients)?;
+    identity.add_to_request(&mut headers, stream);
+    headers.insert("actor-event", HeaderValue::from_static("request"));
+    headers.insert("actor-attempt", HeaderValue::from(1));
+    headers.insert("actor-method", printable(method));
+    headers.insert("actor-path", printable(path));
+    Ok(headers)
 }
 
 /// The event's name, its headers and its body.

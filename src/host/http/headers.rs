@@ -34,7 +34,7 @@ impl Identity {
     }
 
     /// Adds the headers that say who is asked.
-    pub(super) fn add_to(&self, headers: &mut HeaderMap) {
+    pub(in crate::host) fn add_to(&self, headers: &mut HeaderMap) {
         headers.insert(ACTOR_ID, self.id.clone());
         headers.insert(ACTOR_NAME, self.name.clone());
         if let Some(key) = &self.key {
@@ -75,7 +75,7 @@ pub(super) fn from_client(headers: &Headers) -> Result<HeaderMap, String> {
 }
 
 /// An app's headers as the client gets them. The length is left out, see [`super::Answer`].
-pub(super) fn from_app(map: &HeaderMap) -> Headers {
+pub(in crate::host) fn from_app(map: &HeaderMap) -> Headers {
     let listed = listed(map.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()));
     let pass = |name: &HeaderName| !hops(name) && !listed.contains(name);
     map.iter()
