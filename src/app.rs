@@ -34,6 +34,7 @@ pub use exit::Exit;
 pub use run::builder as runner_builder;
 
 use crate::config::{self, LogSettings, Mistakes, NOT_BUILT, RunSettings};
+use crate::host::child_process;
 use crate::telemetry;
 use cli::Invocation;
 use signals::Signals;
@@ -41,6 +42,11 @@ use signals::Signals;
 /// Does what the command line of this process says.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    // Not in the help: only the runner calls it, for every process it starts, so nothing else comes first.
+    if arguments.next().is_some_and(|word| word == child_process::Isolation::WORD) {
+        return child_process::launch(arguments);
+    }
     main_with(std::env::args_os(), config::Environment::of_process()).into()
 }
 

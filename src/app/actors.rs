@@ -1,16 +1,17 @@
 //! From the actors file to hosts.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::api::{Api, Services};
 use crate::app::Exit;
 use crate::config::{ActorDefinition, Listen, RunSettings};
 use crate::egress::Egress;
 use crate::host::ActorHost;
-use crate::host::child_process::{self, ChildProcess, Roots};
+use crate::host::child_process::{self, ChildProcess, Isolation, Roots};
 use crate::telemetry::fields;
 
 /// Where the actors of a runner run.
@@ -36,6 +37,7 @@ pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
     if settings.actors.is_empty() {
         return Ok(Hosts { by_name: Vec::new(), api: None, services: Services::default() });
     }
+    as_root(settings)?;
     let services = services(settings)?;
     let api = Api::start_with(settings.api, &settings.runtime_dir, services.clone()).await.map_err(|error| {
         error!({ fields::ERROR } = %error, "the actor API does not serve");
@@ -44,11 +46,18 @@ pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
     let roots = roots(settings);
     // The API serves in the runtime directory, so no other runner does.
     child_process::end_leftovers(&roots);
+    match child_process::landlock() {
+        Some(kind) => {
+            info!(kind, "each process of an actor is in a sandbox of its own, unless its definition says off")
+        }
+        None => warn!("this kernel has no Landlock: actors can read what this user can read"),
+    }
     Ok(Hosts { by_name: by_name(settings, &roots, &api), api: Some(api), services })
 }
 
 /// Makes the hosts those of other definitions; they go on telling their processes of the same API.
 pub(super) async fn change(hosts: &mut Hosts, settings: &RunSettings) -> Result<(), Exit> {
+    // `hosts` checks for root, too, and a daemon does not change its user.
     match &hosts.api {
         Some(api) => hosts.by_name = by_name(settings, &roots(settings), api),
         None => *hosts = self::hosts(settings).await?,
@@ -62,10 +71,25 @@ fn roots(settings: &RunSettings) -> Roots {
 
 fn by_name(settings: &RunSettings, roots: &Roots, api: &Api) -> Vec<(String, Arc<dyn ActorHost>)> {
     let host = |actor: &ActorDefinition| {
-        let host = ChildProcess::new(child_process(actor), roots.clone(), api.doors().clone());
+        let host = ChildProcess::new(child_process(actor, settings), roots.clone(), api.doors().clone());
         (actor.name.clone(), Arc::new(host) as Arc<dyn ActorHost>)
     };
     settings.actors.iter().map(host).collect()
+}
+
+/// A process of root is kept away from nothing by its user, and is no place for the code of actors.
+fn as_root(settings: &RunSettings) -> Result<(), Exit> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    if settings.allow_root {
+        warn!("actors run as root; start the runner as a user of its own to keep them from the rest of the machine");
+        return Ok(());
+    }
+    error!(
+        "actors do not run as root: start the runner as another user, or say --allow-root (GREENROOM_ALLOW_ROOT=true)"
+    );
+    Err(Exit::Misconfigured)
 }
 
 /// What actors may call through the API.
@@ -79,7 +103,7 @@ fn services(settings: &RunSettings) -> Result<Services, Exit> {
 }
 
 /// How to run a defined actor as a child process.
-fn child_process(actor: &ActorDefinition) -> child_process::Settings {
+fn child_process(actor: &ActorDefinition, run: &RunSettings) -> child_process::Settings {
     let mut settings = child_process::Settings::new(actor.command.clone(), actor.cwd.clone());
     settings.env.clone_from(&actor.env);
     settings.env_file.clone_from(&actor.env_file);
@@ -101,6 +125,15 @@ fn child_process(actor: &ActorDefinition) -> child_process::Settings {
     }
     settings.start_timeout = actor.start_timeout.unwrap_or(settings.start_timeout);
     settings.stop_grace = actor.stop_grace.unwrap_or(settings.stop_grace);
+    let places = [&run.data_dir, &run.runtime_dir];
+    let files = run.own_files.iter().chain(&actor.env_file);
+    settings.isolation = Some(Isolation {
+        launcher: OWN_PROGRAM.into(),
+        sandbox: actor.sandbox,
+        hidden: places.into_iter().chain(files).cloned().chain(KEPT_AWAY.iter().map(PathBuf::from)).collect(),
+        read_paths: actor.read_paths.clone(),
+        write_paths: actor.write_paths.clone(),
+    });
     settings
 }
 
@@ -114,3 +147,9 @@ pub(super) fn list(actors: &[ActorDefinition]) -> String {
     }
     lines
 }
+
+/// This program, also after its file was replaced.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// Where the system keeps the settings and secrets of daemons like this one.
+const KEPT_AWAY: &[&str] = &["/etc/greenroom", "/run/credentials", "/etc/shadow", "/etc/gshadow", "/etc/ssl/private"];

@@ -42,6 +42,12 @@ pub struct ActorDefinition {
     pub start_timeout: Option<Duration>,
     /// How long a stop may take; nothing for the host's default. Always less than the drain timeout.
     pub stop_grace: Option<Duration>,
+    /// Its processes are each in a Landlock domain of their own, when the kernel has it.
+    pub sandbox: bool,
+    /// What they may read there beyond the usual; absolute.
+    pub read_paths: Vec<PathBuf>,
+    /// What they may write there beyond their own directories; absolute.
+    pub write_paths: Vec<PathBuf>,
     /// The names of the egresses that it may use; each is defined.
     pub egress: Vec<String>,
 }
@@ -139,6 +145,9 @@ pub(crate) fn short_form(text: &str, cwd: PathBuf, drain_timeout: Duration) -> R
         sleep_after: None,
         start_timeout: None,
         stop_grace: fitting_grace(drain_timeout),
+        sandbox: true,
+        read_paths: Vec::new(),
+        write_paths: Vec::new(),
         egress: Vec::new(),
     })
 }
@@ -189,6 +198,14 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         section
             .mistake("stop_grace", &format!("expected less than --drain-timeout ({drain}), or the actor is cut off"));
     }
+    let sandbox = section.choice("sandbox", &["landlock", "off"]) != Some("off");
+    let paths = |key| {
+        let paths: Vec<PathBuf> = section.paths(key).into_iter().map(|path| directory.join(path)).collect();
+        if !sandbox && !paths.is_empty() {
+            section.mistake(key, "without a sandbox nothing is closed, so there is nothing to open");
+        }
+        paths
+    };
     ActorDefinition {
         name: name.to_owned(),
         command,
@@ -201,6 +218,9 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         sleep_after,
         start_timeout,
         stop_grace: stop_grace.or_else(|| fitting_grace(drain_timeout)),
+        sandbox,
+        read_paths: paths("read_paths"),
+        write_paths: paths("write_paths"),
         egress: Vec::new(),
     }
 }
@@ -251,6 +271,9 @@ const KEYS: &[&str] = &[
     "sleep_after",
     "start_timeout",
     "stop_grace",
+    "sandbox",
+    "read_paths",
+    "write_paths",
     "memory_max",
     "pids_max",
     "workflows",

@@ -40,6 +40,10 @@ pub struct RunSettings {
     pub egress: Vec<EgressDefinition>,
     /// Who is told how the runner is doing.
     pub report: Option<ReportSettings>,
+    /// Actors may run as root.
+    pub allow_root: bool,
+    /// The files that are the runner's own: the actors file, tokens. Absolute.
+    pub own_files: Vec<PathBuf>,
     /// Where state is kept; absolute, need not exist.
     pub data_dir: PathBuf,
     /// Where sockets are made; absolute, need not exist.
@@ -182,6 +186,8 @@ impl RunSettings {
             actors,
             egress,
             report: report(reader),
+            allow_root: reader.switch(Id::AllowRoot),
+            own_files: own_files(reader),
             runtime_dir,
             data_dir,
             admin: AdminSettings::read(reader),
@@ -239,6 +245,8 @@ impl DevSettings {
         let gateway = GatewaySettings::read(&mut reader);
         let mut run = RunSettings::read(&mut reader, gateway.admin_token.clone());
         run.endpoint = Endpoint::of_listener(gateway.listen);
+        // To try things out nobody needs another user.
+        run.allow_root = true;
         reader.mistakes.unless_any(DevSettings { gateway, run })
     }
 }
@@ -387,6 +395,13 @@ fn privacy(values: &Values, path: &Path) -> Privacy {
     let credentials = values.environment().directory(CREDENTIALS);
     let protected = credentials.is_some_and(|directory| path.starts_with(directory));
     if protected { Privacy::System } else { Privacy::Owner }
+}
+
+/// What was named and is of no concern to actors.
+fn own_files(reader: &Reader<'_>) -> Vec<PathBuf> {
+    let ids = [Id::Actors, Id::TokenFile, Id::AdminWriteTokenFile, Id::ReportTokenFile, Id::AdminTokenFile];
+    let given = ids.into_iter().flat_map(|id| reader.values.given(id));
+    given.map(|value| reader.values.absolute(&value.text)).collect()
 }
 
 fn data_dir(reader: &mut Reader<'_>) -> PathBuf {

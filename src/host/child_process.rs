@@ -7,6 +7,7 @@
 mod directories;
 mod door;
 mod environment;
+mod isolation;
 mod leftovers;
 mod listen;
 mod logs;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 pub use directories::Roots;
+pub use isolation::{Isolation, landlock, launch};
 pub use leftovers::end_leftovers;
 pub use settings::{Listen, START_TIMEOUT, STOP_GRACE, Settings, WebSocketMode};
 
@@ -133,7 +135,7 @@ impl Life {
             let directories = Directories::make(&shared.roots, &start.key, token.secret())?;
             let (listening, fd) = Listening::prepare(shared.settings.listen, directories.socket())?;
             let variables = environment(&shared.settings, &start, &shared.doors, &directories, &listening)?;
-            let process = Process::spawn(&shared.settings, variables, fd, &start)?;
+            let process = Process::spawn(&shared.settings, variables, fd, &directories, &start)?;
             directories.note(process.group());
             let gone = process.gone().clone();
             let door = match listening.address() {

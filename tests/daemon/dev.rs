@@ -138,7 +138,7 @@ pub async fn get(url: &str) -> (u16, String) {
     request("GET", url, "").await
 }
 
-async fn request(method: &str, url: &str, body: &str) -> (u16, String) {
+pub async fn request(method: &str, url: &str, body: &str) -> (u16, String) {
     let uri: hyper::Uri = url.parse().unwrap();
     let stream = TcpStream::connect(uri.authority().unwrap().as_str()).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();

@@ -6,6 +6,7 @@ mod process;
 
 mod dev;
 mod egress;
+mod isolation;
 mod reporter;
 mod run;
 mod service;

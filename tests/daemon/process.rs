@@ -76,6 +76,20 @@ impl Daemon {
         tokio::time::timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("no record says {message:?}"))
     }
 
+    /// The next record whose message has this in it.
+    pub async fn find(&mut self, part: &str) -> Value {
+        let find = async {
+            while let Some(line) = self.log.next_line().await.unwrap() {
+                let record: Value = serde_json::from_str(&line).unwrap();
+                if record["message"].as_str().is_some_and(|message| message.contains(part)) {
+                    return record;
+                }
+            }
+            panic!("the log ended without {part:?}");
+        };
+        tokio::time::timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("no record has {part:?}"))
+    }
+
     /// The most memory it has held so far, in bytes.
     pub fn peak_memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();

@@ -75,7 +75,7 @@ async fn a_hangup_reads_the_actors_file_again_and_keeps_the_old_one_over_a_mista
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let file = actors.to_str().unwrap().to_owned();
-    let arguments = ["run", "--endpoint", &endpoint, "--admin", "off", "--actors", &file];
+    let arguments = ["run", "--endpoint", &endpoint, "--admin", "off", "--actors", &file, "--allow-root"];
     let mut daemon = Daemon::start_with(dir, &arguments, &[("NOTIFY_SOCKET", &*socket)]);
     manager.hears("STATUS=").await;
 

@@ -84,7 +84,12 @@ stop_grace = "3s"
         let mut command = Command::new(BINARY);
         command.args(["run", "--endpoint", &format!("http://127.0.0.1:{}", self.endpoint_port)]);
         command.args(["--runner-name", &self.pool, "--slots", &crate::SLOTS.to_string(), "--admin", "off"]);
-        command.arg("--actors").arg(&self.actors).arg("--data-dir").arg(self.folder.path().join(data));
+        command
+            .arg("--allow-root")
+            .arg("--actors")
+            .arg(&self.actors)
+            .arg("--data-dir")
+            .arg(self.folder.path().join(data));
         command.args(["--log", "debug", "--log-format", "text"]).args(flags);
         Process::start("our runner", command)
     }

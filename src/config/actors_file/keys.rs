@@ -140,11 +140,19 @@ impl<'a> Section<'a> {
 
     /// A list of names.
     pub fn names(&self, key: &str) -> Vec<String> {
-        const NAMES: &str = "a list of names, like [\"llm\"]";
+        self.texts(key, "a list of names, like [\"llm\"]")
+    }
+
+    /// A list of paths.
+    pub fn paths(&self, key: &str) -> Vec<String> {
+        self.texts(key, "a list of paths, like [\"/srv/models\"]")
+    }
+
+    fn texts(&self, key: &str, expected: &str) -> Vec<String> {
         let Some(value) = self.value(key) else { return Vec::new() };
-        let DeValue::Array(items) = value.get_ref() else { return self.expected(key, NAMES).unwrap_or_default() };
+        let DeValue::Array(items) = value.get_ref() else { return self.expected(key, expected).unwrap_or_default() };
         let names: Option<_> = items.iter().map(|item| Some(item.get_ref().as_str()?.to_owned())).collect();
-        names.or_else(|| self.expected(key, NAMES)).unwrap_or_default()
+        names.or_else(|| self.expected(key, expected)).unwrap_or_default()
     }
 
     /// A program and its arguments.

@@ -15,6 +15,9 @@ fn an_actor_needs_only_a_command() {
         sleep_after: None,
         start_timeout: None,
         stop_grace: None,
+        sandbox: true,
+        read_paths: vec![],
+        write_paths: vec![],
         egress: vec![],
     };
     assert_eq!(actors, [expected]);
@@ -179,6 +182,23 @@ fn an_actor_that_names_no_grace_gets_one_that_fits_the_drain() {
     let text = "[actors.a]\ncommand = [\"x\"]\n";
     let file = parse(text, "actors.toml", &directory(), Duration::from_secs(5), &mut mistakes);
     assert_eq!(file.actors[0].stop_grace, Some(Duration::from_secs(4)));
+}
+
+#[test]
+fn a_sandbox_is_on_unless_it_is_off_and_its_paths_are_relative_to_the_file() {
+    let text = "[actors.a]\ncommand = [\"x\"]\nread_paths = [\"models\"]\nwrite_paths = [\"/srv/x\"]\n";
+    let actors = read(text).unwrap();
+    assert!(actors[0].sandbox);
+    assert_eq!(actors[0].read_paths, [directory().join("models")]);
+    assert_eq!(actors[0].write_paths, [PathBuf::from("/srv/x")]);
+    assert!(!read("[actors.a]\ncommand = [\"x\"]\nsandbox = \"off\"\n").unwrap()[0].sandbox);
+    check(
+        "[actors.a]\ncommand = [\"x\"]\nsandbox = \"off\"\nread_paths = [\"/a\"]\nwrite_paths = 3\n",
+        &[
+            "actors.toml:4: actors.a.read_paths: without a sandbox",
+            "actors.toml:5: actors.a.write_paths = 3: expected a list of paths",
+        ],
+    );
 }
 
 #[test]

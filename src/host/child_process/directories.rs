@@ -85,6 +85,11 @@ impl Directories {
         self.life.join("token")
     }
 
+    /// Where the socket and the token are.
+    pub(super) fn life(&self) -> &Path {
+        &self.life
+    }
+
     /// What the actor keeps over its lives on this machine.
     pub(super) fn state(&self) -> &Path {
         &self.state

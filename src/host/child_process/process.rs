@@ -4,11 +4,12 @@
 //! [`Process`] kills the group.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Settings;
+use super::directories::Directories;
 use super::listen::LISTEN_FD;
 use super::logs::{Tail, follow};
 use crate::host::{StartActor, StartError};
@@ -61,12 +63,24 @@ impl Process {
         settings: &Settings,
         variables: BTreeMap<OsString, OsString>,
         listener: Option<OwnedFd>,
+        directories: &Directories,
         start: &Arc<StartActor>,
     ) -> Result<Self, StartError> {
         let Some((program, arguments)) = settings.command.split_first() else {
             return Err(StartError("no command is given".into()));
         };
-        let mut command = Command::new(program);
+        let mut command = match &settings.isolation {
+            None => Command::new(program),
+            Some(isolation) => {
+                // What the launcher cannot find is told better from here.
+                if !is_found(program, &settings.cwd, variables.get(OsStr::new("PATH"))) {
+                    return Err(not_spawned(settings, &io::ErrorKind::NotFound.into()));
+                }
+                let mut launcher = Command::new(&isolation.launcher);
+                launcher.args(isolation.arguments(directories)).arg(program);
+                launcher
+            }
+        };
         command.args(arguments).current_dir(&settings.cwd).env_clear().envs(variables);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         if let Some(parent_fd) = listener {
@@ -272,6 +286,16 @@ fn any_member_runs(group: Pid) -> bool {
         let state = fields.next();
         fields.nth(1) == Some(&group) && !matches!(state, Some("Z" | "X"))
     })
+}
+
+/// Whether there is such a program, for a process with this `PATH`.
+fn is_found(program: &str, cwd: &Path, path: Option<&OsString>) -> bool {
+    match path {
+        _ if program.contains('/') => cwd.join(program).exists(),
+        Some(path) => std::env::split_paths(path).any(|directory| cwd.join(directory).join(program).exists()),
+        // The system has a default.
+        None => true,
+    }
 }
 
 fn not_spawned(settings: &Settings, error: &io::Error) -> StartError {

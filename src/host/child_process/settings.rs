@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Isolation;
 use crate::host::events::{CONCURRENCY, HANDLER_TIMEOUT};
 
 /// How to run the actors of one name. `Settings::new` has the defaults of the actors file.
@@ -33,6 +34,9 @@ pub struct Settings {
     pub start_timeout: Duration,
     /// How long a stop may take before the process group is killed.
     pub stop_grace: Duration,
+    /// What the process is kept from. By default it is a plain process with the rights of the runner, because only a
+    /// program that can be its own launcher has the means to restrict it; `greenroom` is one.
+    pub isolation: Option<Isolation>,
 }
 
 /// Where an actor's process listens for requests.
@@ -75,6 +79,7 @@ impl Settings {
             handler_timeout: HANDLER_TIMEOUT,
             start_timeout: START_TIMEOUT,
             stop_grace: STOP_GRACE,
+            isolation: None,
         }
     }
 }
