@@ -187,12 +187,12 @@ mod tests {
 
     #[test]
     fn an_installation_is_more_than_its_bin_and_a_home_is_not_one() {
-        let path = "/usr/bin:/home/u/.pyenv/shims:/home/u/bin:/home/u/.local/bin:/bin:relative/bin:/srv/tools";
-        let places = installed(path.as_ref(), Some("/home/u".as_ref()));
+        let path = "/usr/bin:/users/u/.pyenv/shims:/users/u/bin:/users/u/.local/bin:/bin:relative/bin:/srv/tools";
+        let places = installed(path.as_ref(), Some("/users/u".as_ref()));
         let places: Vec<&str> = places.iter().map(|place| place.to_str().unwrap()).collect();
-        assert!(places.contains(&"/home/u/.pyenv") && places.contains(&"/srv/tools"), "{places:?}");
-        assert!(places.contains(&"/home/u/bin") && places.contains(&"/home/u/.local/lib"), "{places:?}");
-        for closed in ["/", "/home/u", "/home/u/.local", "/srv", "relative"] {
+        assert!(places.contains(&"/users/u/.pyenv") && places.contains(&"/srv/tools"), "{places:?}");
+        assert!(places.contains(&"/users/u/bin") && places.contains(&"/users/u/.local/lib"), "{places:?}");
+        for closed in ["/", "/users/u", "/users/u/.local", "/srv", "relative"] {
             assert!(!places.contains(&closed), "{closed}");
         }
     }
