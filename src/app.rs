@@ -5,6 +5,7 @@
 
 mod actors;
 mod ask;
+mod check;
 mod cli;
 mod exit;
 mod manual;
@@ -58,13 +59,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: config:
             start(settings, |settings| &settings.log, |settings, signals| run::run(settings, values, signals))
         }
         Invocation::Gateway(values) => gateway_command(&values),
-        Invocation::ConfigCheck(values) => match config::check(&values) {
-            Ok((run, _)) => {
-                say(format_args!("all settings are right; actors: {}", run.actors.len()));
-                Exit::Clean
-            }
-            Err(mistakes) => misconfigured(&mistakes),
-        },
+        Invocation::ConfigCheck { values, online } => check::check(&values, online),
         Invocation::ConfigShow(values) => match config::check(&values) {
             Ok((run, _)) => {
                 say(format_args!("{}{}", config::effective(&values, &run), actors::list(&run.actors)));

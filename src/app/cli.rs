@@ -16,7 +16,10 @@ pub(super) enum Invocation {
     Dev(Values),
     Run(Values),
     Gateway(Values),
-    ConfigCheck(Values),
+    ConfigCheck {
+        values: Values,
+        online: bool,
+    },
     ConfigShow(Values),
     Version {
         json: bool,
@@ -52,7 +55,10 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>, environment: 
         Some(("gateway", matches)) => Invocation::Gateway(values(&[Command::Gateway], matches)),
         Some(("config", matches)) => match matches.subcommand() {
             Some(("show", matches)) => Invocation::ConfigShow(values(&Command::ALL, matches)),
-            Some((_, matches)) => Invocation::ConfigCheck(values(&Command::ALL, matches)),
+            Some((_, matches)) => Invocation::ConfigCheck {
+                values: values(&Command::ALL, matches),
+                online: matches.get_flag("online"),
+            },
             None => Invocation::Told(Exit::Usage),
         },
         Some(("version", matches)) => Invocation::Version { json: matches.get_flag("json") },
@@ -100,6 +106,10 @@ fn question(command: &str, matches: &ArgMatches) -> Option<Question> {
 }
 
 pub(super) fn cli() -> Cli {
+    let online = Arg::new("online")
+        .long("online")
+        .action(ArgAction::SetTrue)
+        .help("Also connect to the gateway and leave again; exit 69 when it refuses or cannot be reached");
     let config = Cli::new("config")
         .about("Look at settings without starting anything")
         .subcommand_required(true)
@@ -107,7 +117,7 @@ pub(super) fn cli() -> Cli {
         .subcommand(with_settings(
             Cli::new("check").about("Check all settings; tell every mistake at once"),
             &Command::ALL,
-        ))
+        ).arg(online))
         .subcommand(with_settings(
             Cli::new("show").about("Show all settings with their sources; secrets are not shown"),
             &Command::ALL,

@@ -153,6 +153,7 @@ mod tests {
         let mut status = Status {
             link: LinkStatus::Waiting,
             runner_id: None,
+            lost_after: None,
             reason: Some("connection refused".to_owned()),
             actors: 2,
             draining: false,

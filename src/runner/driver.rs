@@ -77,6 +77,7 @@ impl Driver {
         let (status, status_out) = watch::channel(Status {
             link: LinkStatus::Dialing,
             runner_id: None,
+            lost_after: None,
             reason: None,
             actors: 0,
             draining: false,

@@ -124,6 +124,7 @@ impl Driver {
                 info!(%runner_id, lost_after_ms = lost_after.as_millis(), "connected to the gateway");
                 self.status.send_modify(|status| {
                     status.runner_id = Some(runner_id);
+                    status.lost_after = Some(lost_after);
                     status.reason = None;
                 });
             }

@@ -30,6 +30,8 @@ pub struct Status {
     pub link: LinkStatus,
     /// The identity the gateway gave, once it did.
     pub runner_id: Option<Arc<str>>,
+    /// How long the gateway keeps the actors of a runner that is away, once it has said so.
+    pub lost_after: Option<Duration>,
     /// Why the link is not open, in words.
     pub reason: Option<String>,
     /// Actors that have not ended.

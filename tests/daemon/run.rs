@@ -36,6 +36,20 @@ async fn a_refusal_for_good_ends_with_69_and_says_which() {
 }
 
 #[tokio::test]
+async fn a_check_online_says_hello_with_a_key_of_its_own_and_tells_what_the_gateway_says() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("ws://{}", listener.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(dir, &["config", "check", "--online", "--runner-key", "mine", "--endpoint", &endpoint]);
+    let (path, mut socket) = accept(&listener).await;
+    assert!(!path.contains("runner_key=mine"), "it would evict the runner: {path}");
+    socket.next().await.unwrap().unwrap();
+    socket.close(Some(CloseFrame { code: 1011.into(), reason: "api.forbidden#ray".into() })).await.unwrap();
+    daemon.line("all settings are right").await;
+    assert_eq!(daemon.exit_code().await, 69);
+}
+
+#[tokio::test]
 async fn the_runner_key_is_kept_in_the_data_directory() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
