@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::actors::Found;
 use crate::actor::{Outcome, StartReason, StopReason};
+use crate::host::{AwakeReason, Work};
 use crate::runner::{ActorLife, LifeState, LifeWish, LinkStatus, Status};
 use crate::telemetry::metrics::State;
 use crate::telemetry::rfc3339;
@@ -65,17 +66,10 @@ fn started(life: &ActorLife) -> String {
 
 fn awake(life: &ActorLife, said: &mut Vec<String>) {
     said.push(format!("It serves{}.", ago(life.since)));
-    if life.requests > 0 {
-        let oldest = life.oldest_request.map(|age| format!(", the oldest for {:.1} s", age.as_secs_f64()));
-        said.push(format!(
-            "It is awake for {} in flight{}.",
-            count(life.requests, "request"),
-            oldest.unwrap_or_default()
-        ));
+    if let Some(age) = life.oldest_request {
+        said.push(format!("Its oldest request is {:.1} s old.", age.as_secs_f64()));
     }
-    if life.sockets > 0 {
-        said.push(format!("It is awake for {}.", count(life.sockets, "open client socket")));
-    }
+    said.extend(life.awake_because.iter().map(sentence));
     match life.wish {
         Some(LifeWish::Sleep) => {
             said.push("It asked to sleep and waits for the gateway to have it stopped.".to_owned())
@@ -83,12 +77,33 @@ fn awake(life: &ActorLife, said: &mut Vec<String>) {
         Some(LifeWish::Destroy) => {
             said.push("It asked to be destroyed and waits for the gateway to have it stopped.".to_owned());
         }
-        None if life.requests + life.sockets == 0 => said.push(
-            "Nothing that the runner can see needs it: it stays awake until it asks to sleep (POST /v1/sleep) or is \
-             told to."
-                .to_owned(),
-        ),
         None => {}
+    }
+}
+
+fn sentence(reason: &AwakeReason) -> String {
+    match reason {
+        AwakeReason::Work(Work::Request, requests) => format!("{} keeps it awake.", count(*requests, "request")),
+        AwakeReason::Work(Work::Socket, sockets) => {
+            format!("{} that it holds itself keeps it awake.", count(*sockets, "client socket"))
+        }
+        AwakeReason::Work(Work::Event, events) => {
+            format!("{} that it is told, or is to be told, keeps it awake.", count(*events, "event"))
+        }
+        AwakeReason::Work(Work::Workflow, workflows) => format!("{} keeps it awake.", count(*workflows, "workflow")),
+        AwakeReason::Work(Work::Job, jobs) => format!("{} keeps it awake.", count(*jobs, "job")),
+        AwakeReason::KeepAwake(name, left) => {
+            format!("The lease {name:?} keeps it awake for at most {:.1} s more.", left.as_secs_f64())
+        }
+        AwakeReason::AlarmSoon(_) => "An alarm is due, so that it is not worth to sleep.".to_owned(),
+        AwakeReason::IdleFor { idle, of } => format!(
+            "It has had nothing to do for {:.1} s and is put to sleep after {:.1} s (sleep_after).",
+            idle.as_secs_f64(),
+            of.as_secs_f64()
+        ),
+        AwakeReason::NeverSleeps => "Its sleep_after is never: it stays awake until it asks to sleep (POST /v1/sleep) \
+                                     or is told to."
+            .to_owned(),
     }
 }
 

@@ -55,10 +55,9 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>, environment: 
         Some(("gateway", matches)) => Invocation::Gateway(values(&[Command::Gateway], matches)),
         Some(("config", matches)) => match matches.subcommand() {
             Some(("show", matches)) => Invocation::ConfigShow(values(&Command::ALL, matches)),
-            Some((_, matches)) => Invocation::ConfigCheck {
-                values: values(&Command::ALL, matches),
-                online: matches.get_flag("online"),
-            },
+            Some((_, matches)) => {
+                Invocation::ConfigCheck { values: values(&Command::ALL, matches), online: matches.get_flag("online") }
+            }
             None => Invocation::Told(Exit::Usage),
         },
         Some(("version", matches)) => Invocation::Version { json: matches.get_flag("json") },
@@ -114,10 +113,10 @@ pub(super) fn cli() -> Cli {
         .about("Look at settings without starting anything")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(with_settings(
-            Cli::new("check").about("Check all settings; tell every mistake at once"),
-            &Command::ALL,
-        ).arg(online))
+        .subcommand(
+            with_settings(Cli::new("check").about("Check all settings; tell every mistake at once"), &Command::ALL)
+                .arg(online),
+        )
         .subcommand(with_settings(
             Cli::new("show").about("Show all settings with their sources; secrets are not shown"),
             &Command::ALL,

@@ -290,7 +290,13 @@ impl Driver {
                 let _ = reply.send(self.actors.values().map(|hosted| self.info(hosted)).collect());
             }
             Command::Lives { reply } => {
-                let _ = reply.send(self.observer.lives());
+                let mut lives = self.observer.lives();
+                for life in &mut lives {
+                    if let Some(hosted) = self.actors.get(&life.start.key).filter(|hosted| hosted.running) {
+                        life.awake_because = hosted.handle.context().awake_because();
+                    }
+                }
+                let _ = reply.send(lives);
             }
             Command::Census { reply } => {
                 self.observer.backlog(self.session.unacknowledged_events());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use greenroom_protocol::{EventWrapper, KvRequest, KvResponse};
 
 use crate::actor::{ActorKey, Outcome, StopReason};
-use crate::host::{KvError, StartActor};
+use crate::host::{AwakeReason, KvError, StartActor};
 use crate::stream::{StreamKey, StreamReply};
 use crate::telemetry::metrics::{self, ActorMetrics, KvOperation, KvResult, Overrun, RunnerMetrics, State};
 
@@ -46,8 +46,10 @@ pub struct ActorLife {
     pub requests: usize,
     /// How long the oldest of them has been served.
     pub oldest_request: Option<Duration>,
-    /// Client sockets it serves.
+    /// Client sockets it serves, those that would outlive its sleep included.
     pub sockets: usize,
+    /// What keeps it awake, while it serves.
+    pub awake_because: Vec<AwakeReason>,
 }
 
 /// Where a life is.
@@ -150,6 +152,7 @@ impl Observer {
             requests: 0,
             oldest_request: None,
             sockets: 0,
+            awake_because: Vec::new(),
         };
         let life = Life { life, began: Instant::now(), state: State::Starting, last_event: i64::MIN, metrics };
         self.lives.insert(start.key.clone(), life);

@@ -40,7 +40,8 @@ async fn a_check_online_says_hello_with_a_key_of_its_own_and_tells_what_the_gate
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("ws://{}", listener.local_addr().unwrap());
     let dir = tempfile::tempdir().unwrap();
-    let mut daemon = Daemon::start(dir, &["config", "check", "--online", "--runner-key", "mine", "--endpoint", &endpoint]);
+    let mut daemon =
+        Daemon::start(dir, &["config", "check", "--online", "--runner-key", "mine", "--endpoint", &endpoint]);
     let (path, mut socket) = accept(&listener).await;
     assert!(!path.contains("runner_key=mine"), "it would evict the runner: {path}");
     socket.next().await.unwrap().unwrap();

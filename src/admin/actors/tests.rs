@@ -44,5 +44,6 @@ fn life(id: &str, name: &str, key: Option<&str>, live: bool) -> ActorLife {
         requests: 0,
         oldest_request: None,
         sockets: 0,
+        awake_because: Vec::new(),
     }
 }
