@@ -31,6 +31,8 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
 pub use exit::Exit;
 pub use run::builder as runner_builder;
 
@@ -128,6 +130,7 @@ where
         complain(error);
         return Exit::Internal;
     }
+    keep_memory_private();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -145,6 +148,16 @@ where
             }
         }
     })
+}
+
+/// Tokens are in the memory of a daemon: no other process of its user may look into it, and no dump of it is written
+/// to a disk. What it starts may not write dumps either.
+fn keep_memory_private() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let private = set_dumpable_behavior(DumpableBehavior::NotDumpable).and_then(|()| setrlimit(Resource::Core, none));
+    if let Err(error) = private {
+        tracing::warn!(%error, "a crash could write the memory of this process to a disk");
+    }
 }
 
 fn misconfigured(mistakes: &Mistakes) -> Exit {

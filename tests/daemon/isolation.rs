@@ -2,8 +2,10 @@
 //! docs/OPERATIONS.md.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::dev::request;
 use crate::process::Daemon;
@@ -104,6 +106,105 @@ async fn secrets_are_in_no_environment_argument_log_or_metric() {
 }
 
 #[tokio::test]
+async fn of_a_request_with_two_lengths_the_process_sees_one_request_at_most() {
+    const INNER: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
+    let stage = Stage::start("", "").await;
+    let chunk = format!("{:x}\r\n{INNER}\r\n0\r\n\r\n", INNER.len());
+    let length = INNER.len();
+    let corpus = [
+        format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{INNER}"),
+        format!("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"),
+        format!("Transfer-Encoding: xchunked\r\nContent-Length: 3\r\n\r\n{chunk}"),
+        format!("Transfer-Encoding : chunked\r\nContent-Length: 3\r\n\r\n{chunk}"),
+        format!("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n{chunk}"),
+        format!("Content-Length: 0\r\nContent-Length: {length}\r\n\r\n{INNER}"),
+        format!("Content-Length: +{length}\r\n\r\n{INNER}"),
+        format!("X-Folded: a\r\n Transfer-Encoding: chunked\r\n\r\n{INNER}"),
+        format!("X-Return: a\rTransfer-Encoding: chunked\r\n\r\n{INNER}"),
+        format!("X-Zero: a\0b\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n0;a=\rb\r\n\r\n{INNER}"),
+        format!("Host: other\r\nContent-Length: {length}\r\n\r\n{INNER}"),
+    ];
+    for hostile in corpus {
+        stage.eval("a", "SEEN.clear()").await;
+        stage.raw("a", "POST", "hostile", &hostile).await;
+        // The question itself comes last.
+        let seen = stage.eval("a", "[path for path, _ in SEEN[:-1]]").await;
+        assert!(seen == "[]" || seen == "['/hostile']", "{hostile:?}: {seen}");
+        let both = "sum('content-length' in names and 'transfer-encoding' in names for _, names in SEEN)";
+        assert_eq!(stage.eval("a", both).await, "0", "{hostile:?}");
+    }
+    stage.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_only_the_daemon_may_say_is_not_taken_from_outside() {
+    let stage = Stage::start("", "").await;
+    stage.eval("a", "SEEN.clear()").await;
+    for path in ["_actor", "_actor/", "_actor?x=1", "%5Factor", "./_actor", "x/../_actor"] {
+        for method in ["GET", "POST"] {
+            let event = "Actor-Event: stop\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let answer = stage.raw("a", method, path, event).await;
+            assert!(answer.starts_with("HTTP/1.1 404"), "{method} {path}: {answer}");
+        }
+    }
+    let spoofed =
+        "Actor-Id: evil\r\naCTOR-event: stop\r\nActor-Token: evil\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    assert!(stage.raw("a", "POST", "spoofed", spoofed).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(stage.eval("a", "[path for path, _ in SEEN[:-1]]").await, "['/spoofed']");
+    let names = stage.eval("a", "SEEN[0][1]").await;
+    assert!(!names.contains("evil") && !names.contains("actor-event") && !names.contains("actor-token"), "{names}");
+    assert!(names.contains("actor-id"), "{names}");
+    stage.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_hostile_key_is_a_variable_and_never_a_part_of_a_path() {
+    let stage = Stage::start("", "").await;
+    let (gateway, _) = stage.urls[0].split_once("/gateway/").unwrap();
+    for key in ["../../x", "/etc/passwd", "a\u{1b}[2J\nb", "~", "%2e%2e%2f"] {
+        let body = serde_json::json!({
+            "name": "a", "key": key, "runner_name_selector": "default", "crash_policy": "sleep",
+        });
+        let (status, answer) = request("PUT", &format!("{gateway}/actors?namespace=default"), &body.to_string()).await;
+        assert_eq!(status, 200, "{key:?}: {answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let url = format!("{gateway}/gateway/{}/", answer["actor"]["actor_id"].as_str().unwrap());
+        let ask = async |what: &str| request("POST", &url, what).await.1;
+        assert_eq!(
+            ask(&format!("os.environ['ACTOR_KEY'] == {key:?}").replace("\\u{1b}", "\\x1b")).await,
+            "True",
+            "{key:?}"
+        );
+        let places = "[os.environ[name] for name in ('ACTOR_STATE_DIR', 'TMPDIR', 'ACTOR_TOKEN_FILE', 'ACTOR_SOCKET')]";
+        let places = ask(places).await;
+        assert!(!places.contains("..") && !places.contains("passwd") && !places.contains('~'), "{places}");
+    }
+    for key in ["k".repeat(4096), "a\0b".to_owned()] {
+        let body = serde_json::json!({
+            "name": "a", "key": key, "runner_name_selector": "default", "crash_policy": "sleep",
+        });
+        // Refused or not: nothing comes of it, and the daemon lives.
+        request("PUT", &format!("{gateway}/actors?namespace=default"), &body.to_string()).await;
+        assert_eq!(stage.eval("b", "1 + 1").await, "2");
+    }
+    stage.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_daemon_writes_no_dumps_and_cannot_be_looked_into() {
+    let stage = Stage::start("", "sandbox = \"off\"").await;
+    let daemon = stage.eval("b", "os.getppid()").await;
+    let limits = std::fs::read_to_string(format!("/proc/{daemon}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    // What is not dumpable belongs to root, whoever runs it.
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{daemon}/environ")).unwrap());
+    assert_eq!(owner, 0);
+    stage.daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_runner_that_is_root_does_not_run_actors_unless_it_is_told_to() {
     if !rustix::process::geteuid().is_root() {
         return;
@@ -164,6 +265,20 @@ impl Stage {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
+    /// What the gateway says to a request that nobody has looked over; `rest` is what follows the first header.
+    async fn raw(&self, who: &str, method: &str, path: &str, rest: &str) -> String {
+        let url = self.urls[usize::from(who == "b")].trim_start_matches("http://");
+        let (authority, prefix) = url.split_once('/').unwrap();
+        let mut stream = tokio::net::TcpStream::connect(authority).await.unwrap();
+        let request = format!("{method} /{prefix}{path} HTTP/1.1\r\nHost: {authority}\r\n{rest}");
+        let mut answer = Vec::new();
+        // A gateway that has had enough closes at once; one that waits for more has said all it will say.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let silence = if rest.contains("Connection: close") { Duration::from_secs(30) } else { Duration::from_secs(1) };
+        while let Ok(Ok(1..)) = tokio::time::timeout(silence, stream.read_buf(&mut answer)).await {}
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
     /// What an expression is for this actor.
     async fn eval(&self, who: &str, expression: &str) -> String {
         let (status, answer) = request("POST", &self.urls[usize::from(who == "b")], expression).await;
@@ -179,10 +294,24 @@ const EVALUATE: &str = r#"
 import os, socket, socketserver, subprocess, sys
 from http.server import BaseHTTPRequestHandler
 
+SEEN = []
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    def body(self):
+        if "chunked" not in self.headers.get("transfer-encoding", ""):
+            return self.rfile.read(int(self.headers.get("content-length", 0)))
+        whole = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            whole += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return whole
+    def do_GET(self):
+        self.do_POST()
     def do_POST(self):
-        text = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
+        text = self.body().decode()
+        SEEN.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
         try:
             answer = str(eval(text)) if "actor-event" not in self.headers else ""
         except PermissionError:
