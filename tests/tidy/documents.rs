@@ -14,7 +14,7 @@ fn every_program_of_the_example_actors_exists() {
         let words = settings.get("command").and_then(|command| command.as_array()).into_iter().flatten();
         // A command for a shell has its words in one.
         let words = words.filter_map(|word| word.as_str()).flat_map(str::split_whitespace);
-        for word in words.filter(|word| [".rs", ".mjs", ".py"].iter().any(|ending| word.ends_with(ending))) {
+        for word in words.filter(|word| [".rs", ".mjs", ".py", ".sh"].iter().any(|ending| word.ends_with(ending))) {
             programs += 1;
             if !root().join("examples").join(word).exists() {
                 findings.push(format!("examples/actors.toml: actors.{actor} runs `{word}`: no examples/{word}"));
