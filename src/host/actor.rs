@@ -399,7 +399,11 @@ impl Life {
         tokio::pin!(ended);
         let wish = tokio::select! {
             biased;
-            end = &mut ended => return unasked(end, actor, context),
+            end = &mut ended => {
+                // What it has taken before it crashed becomes durable, and the clients hear the answers.
+                let _ = timeout(SETTLE, context.events().quiesce()).await;
+                return unasked(end, actor, context);
+            }
             wish = wished(&mut self.wishes, Wish::Stop(StopReason::Stop)) => wish,
         };
         if let Wish::Stop(reason) = wish {
@@ -520,6 +524,9 @@ pub const WAITING_MAX: usize = 1024;
 
 /// What a start may take above its deadline: a host that keeps the deadline itself can say more about what is missing.
 const START_SLACK: Duration = Duration::from_secs(1);
+
+/// How long the end of a crashed actor waits for the storage: a few round trips to a gateway that is there.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// How long something that should be gone may take before the log says so, again and again.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -31,7 +31,7 @@ use recent::Recent;
 pub(super) struct Hibernation {
     /// When to take for granted that the gateway listens to a socket.
     attaching: BTreeSet<(Instant, StreamId)>,
-    /// Sockets to have attached anew after a reconnect, some at a time.
+    /// Sockets to ask the gateway for, or have attached anew, after a reconnect, some at a time.
     renewals: VecDeque<StreamId>,
     next_renewals: Option<Instant>,
     farewells: Recent<Farewell>,
@@ -56,6 +56,8 @@ pub(super) struct Lasting {
     held: VecDeque<ToServerTunnel>,
     /// Nothing has arrived since an earlier life.
     fresh: bool,
+    /// Something arrived that the life was not given, because it wants to end.
+    unheard: bool,
     /// The newest message that arrived behind a gap.
     beyond: Option<u16>,
     /// How often the gateway was asked for what is missing since a message arrived in order.
@@ -129,7 +131,7 @@ impl Hibernation {
 impl Lasting {
     fn new(taken: u16, attachment: Attachment) -> Self {
         let held = VecDeque::new();
-        Lasting { taken, ack_due: false, attachment, held, fresh: false, beyond: None, asked: 0 }
+        Lasting { taken, ack_due: false, attachment, held, fresh: false, unheard: false, beyond: None, asked: 0 }
     }
 
     /// What is held back, in bytes.
@@ -151,6 +153,16 @@ impl Stream {
                 let behind = lasting.beyond.is_some_and(|beyond| serial::newer(beyond, *last_in));
                 behind && lasting.attachment == Attachment::Sure
             }
+            Kind::WebSocket { lasting: None, .. } | Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_) => {
+                false
+            }
+        }
+    }
+
+    /// Its client has said something that the actor has not taken.
+    fn misses_taking(&self) -> bool {
+        match &self.kind {
+            Kind::WebSocket { last_in, lasting: Some(lasting) } => lasting.unheard || lasting.taken != *last_in,
             Kind::WebSocket { lasting: None, .. } | Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_) => {
                 false
             }
@@ -226,6 +238,9 @@ impl Session {
         let MessageId { stream: id, index } = id;
         let Some(stream) = self.tunnel.streams.get_mut(&id) else { return };
         if !self.actors.life(&stream.actor).is_some_and(Life::listens) {
+            if let Some(lasting) = stream.lasting_mut() {
+                lasting.unheard = true;
+            }
             return;
         }
         let Kind::WebSocket { last_in, lasting: Some(lasting) } = &mut stream.kind else { return };
@@ -275,13 +290,18 @@ impl Session {
 
     pub(super) fn websocket_closed(&mut self, id: StreamId, code: Option<u16>, reason: Option<ByteString>) {
         let Some(key) = self.tunnel.websocket(id) else {
-            if !self.forget_farewell(id) {
+            // Our own gateway says it only to a life that serves; here that life has heard it before. It keeps what was
+            // said before the close, and repeats both to the next life.
+            if !self.forget_farewell(id) && self.link.features.are_none() {
                 self.hibernation.note_closed(id, code, reason.as_ref());
             }
             return;
         };
         let Some(stream) = self.tunnel.remove(id) else { return };
-        if stream.lasting().is_some() && !self.actors.life(&stream.actor).is_some_and(Life::listens) {
+        // Our own gateway sends the next life what was not taken, and the close behind it.
+        let comes_again = !self.link.features.are_none() && stream.misses_taking();
+        let listens = self.actors.life(&stream.actor).is_some_and(Life::listens);
+        if stream.lasting().is_some() && !listens && !comes_again {
             // The life may end before it takes note; then the next one is told.
             self.hibernation.note_closed(id, code, reason.as_ref());
         }
@@ -368,6 +388,11 @@ impl Session {
                 }
             }
         }
+        if !self.link.features.are_none() {
+            let sockets = self.tunnel.streams.iter().filter(|(_, stream)| stream.kind.is_websocket());
+            self.hibernation.renewals = sockets.map(|(id, _)| *id).collect();
+            self.hibernation.next_renewals = Some(now + RENEWALS_PACE);
+        }
     }
 
     pub(super) fn hibernation_timeout(&mut self, now: Instant) {
@@ -391,6 +416,10 @@ impl Session {
             for _ in 0..RENEWALS {
                 let Some(id) = self.hibernation.renewals.pop_front() else { break };
                 let Some(stream) = self.tunnel.streams.get(&id) else { continue };
+                if !self.link.features.are_none() {
+                    self.ask_whether_held(id);
+                    continue;
+                }
                 let sure = stream.lasting().is_some_and(|lasting| lasting.attachment == Attachment::Sure);
                 if sure && self.actors.life(&stream.actor).is_some_and(Life::listens) {
                     self.renew(id, now);
@@ -519,6 +548,17 @@ impl Session {
         }
     }
 
+    /// Our own gateway may have been started again, and would say nothing of a socket on which nothing is said: an
+    /// acknowledgement that changes nothing makes it close what it does not know.
+    fn ask_whether_held(&mut self, id: StreamId) {
+        let index = match self.tunnel.streams.get(&id).map(|stream| &stream.kind) {
+            Some(Kind::WebSocket { lasting: Some(lasting), .. }) => lasting.taken,
+            Some(Kind::WebSocket { last_in, lasting: None }) => *last_in,
+            Some(Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_)) | None => return,
+        };
+        self.continue_stream(id, ToServerTunnel::WebSocketMessageAck { index });
+    }
+
     /// The gateway listens.
     fn attached(&mut self, id: StreamId) {
         self.say_held(id);
@@ -567,7 +607,7 @@ fn weight_of(held: &VecDeque<ToServerTunnel>) -> usize {
 const ATTACHING: Duration = Duration::from_millis(500);
 /// How often the gateway is asked for missing messages before the socket is closed.
 const ASKED_MAX: u8 = 3;
-/// Sockets are attached anew after a reconnect this many at a time, because the engine loses messages of bursts: ten
+/// Sockets are asked for and attached anew after a reconnect this many at a time, because the engine loses messages of bursts: ten
 /// thousand are through in half of the time that a gateway waits for an acknowledgement.
 const RENEWALS: usize = 64;
 const RENEWALS_PACE: Duration = Duration::from_millis(100);

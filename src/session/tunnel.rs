@@ -104,7 +104,7 @@ impl Tunnel {
 }
 
 impl Kind {
-    fn is_websocket(&self) -> bool {
+    pub(super) fn is_websocket(&self) -> bool {
         match self {
             Kind::WebSocket { .. } => true,
             Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_) => false,

@@ -112,7 +112,26 @@ fn our_own_gateway_listens_from_the_start() {
     stage.cut();
     let effects = stage.reconnect();
     assert_eq!(tunnelled(&effects), []);
-    assert_eq!(tunnelled(&stage.pass(secs(3))), [], "it sends what it keeps by itself");
+    let asked = stage.pass(secs(3));
+    assert!(!tunnelled(&asked).iter().any(|(.., said)| *said == attach_anew()), "it sends what it keeps by itself");
+}
+
+#[test]
+fn after_a_reconnect_our_own_gateway_is_asked_for_every_socket_because_it_may_be_another() {
+    let mut stage = Stage::with_actor();
+    let lasting = stage.websocket(stream(1), 0, "a").expect("it opens");
+    stage.reply(lasting, StreamReply::Open { can_hibernate: true });
+    let plain = stage.websocket(stream(2), 0, "a").expect("it opens");
+    stage.reply(plain, StreamReply::Open { can_hibernate: false });
+    stage.cut();
+    stage.reconnect();
+    let asked: Vec<_> = tunnelled(&stage.pass(millis(100))).into_iter().map(|(id, _, said)| (id, said)).collect();
+    let ack = || ToServerTunnel::WebSocketMessageAck { index: 0 };
+    assert_eq!(asked, [(stream(1), ack()), (stream(2), ack())]);
+    let lost = ToClientTunnel::WebSocketClose { code: Some(1011), reason: None };
+    let effects = stage.tunnel(lasting.id, 0, lost);
+    assert!(matches!(effects[..], [Effect::WebSocketClosed { code: Some(1011), .. }]), "{effects:?}");
+    assert_eq!(tunnelled(&stage.pass(millis(100))), []);
 }
 
 #[test]
@@ -191,6 +210,23 @@ fn nothing_is_given_to_an_actor_that_wants_to_sleep() {
     stage.end("a", 0);
     let socket = restored_as(&mut stage, 1, 1);
     assert!(matches!(stage.frame(socket.id, 2)[..], [Effect::WebSocketMessage { index: 2, .. }]));
+}
+
+#[test]
+fn a_close_behind_what_a_life_was_not_given_comes_to_the_next_one_in_its_place() {
+    let mut stage = Stage::with_actor();
+    let socket = stage.websocket(stream(1), 0, "a").expect("it opens");
+    stage.reply(socket, StreamReply::Open { can_hibernate: true });
+    stage.handle(Input::Sleep(key("a", 0)));
+    assert_eq!(stage.frame(socket.id, 1), [], "it wants to sleep");
+    let bye = ToClientTunnel::WebSocketClose { code: Some(4001), reason: Some("bye".into()) };
+    stage.tunnel(socket.id, 2, bye.clone());
+    assert_eq!(stage.tunnel(socket.id, 2, bye.clone()), [], "once more, after a reconnect");
+    stage.stop("a", 0, 1);
+    stage.end("a", 0);
+    let socket = restored_as(&mut stage, 1, 0);
+    assert!(matches!(stage.frame(socket.id, 1)[..], [Effect::WebSocketMessage { index: 1, .. }]));
+    assert!(matches!(stage.tunnel(socket.id, 2, bye)[..], [Effect::WebSocketClosed { code: Some(4001), .. }]));
 }
 
 #[test]

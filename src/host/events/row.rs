@@ -55,6 +55,9 @@ pub(super) struct ClosedRow {
     pub(super) code: u16,
     /// WebSocket close reason.
     pub(super) reason: String,
+    /// This side closed it, so nothing more of its client is told. Otherwise a gateway that still holds it has frames
+    /// from before the close.
+    pub(super) by_us: bool,
 }
 
 impl Row for SocketRow {
@@ -66,7 +69,7 @@ impl Row for IndexRow {
 }
 
 impl Row for ClosedRow {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 }
 
 #[cfg(test)]
@@ -80,7 +83,7 @@ mod tests {
         let index = IndexRow { taken: 65_535, next_seq: 1_000_000 };
         assert!(index.encode().len() <= 8);
         assert_eq!(IndexRow::decode(&index.encode()), Ok(index));
-        let closed = ClosedRow { code: 1000, reason: "bye".into() };
+        let closed = ClosedRow { code: 1000, reason: "bye".into(), by_us: true };
         assert_eq!(ClosedRow::decode(&closed.encode()), Ok(closed));
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Table {
 pub(super) struct Rules {
     /// How long a socket that the gateway has not confirmed counts as open.
     pub(super) stale_after: Duration,
+    /// How long after the last one a further frame of a client that is gone may come.
+    pub(super) frames_within: Duration,
     /// How often a frame is told before its socket is closed.
     pub(super) attempts: u32,
     /// The first delay between two tellings.
@@ -157,7 +159,16 @@ impl Table {
             let mut socket = Socket::new(row, index, attachment);
             match closed {
                 Some(closed) => {
-                    socket.phase = Phase::Ending(Ending::told_before(closed));
+                    let mut ending = Ending::told_before(closed);
+                    ending.awaited = !ending.by_us && hibernating.contains(&id);
+                    tracing::debug!(socket = %id, awaited = ending.awaited, "a socket closed before this life");
+                    if ending.awaited {
+                        let until = now + rules.frames_within;
+                        socket.stale_at = Some(until);
+                        table.timers.insert((until, id));
+                        restored.sockets.push((id, index.taken));
+                    }
+                    socket.phase = Phase::Ending(ending);
                     table.sockets.insert(id, socket);
                     table.advance(id, now);
                 }
@@ -172,7 +183,10 @@ impl Table {
                 }
             }
         }
-        let goes_on = |id: &StreamId| table.sockets.get(id).is_some_and(|socket| matches!(socket.phase, Phase::Open));
+        let goes_on = |id: &StreamId| {
+            let phase = table.sockets.get(id).map(|socket| &socket.phase);
+            phase.is_some_and(|phase| matches!(phase, Phase::Open) || phase.awaits_frames())
+        };
         restored.unknown = hibernating.into_iter().filter(|id| !goes_on(id)).collect();
         for id in rests {
             table.storing.erase(id);
@@ -220,21 +234,28 @@ impl Table {
     /// The gateway holds a socket that an earlier life took.
     pub(super) fn reattached(&mut self, stream: StreamKey) {
         match self.sockets.get_mut(&stream.id) {
-            Some(socket) if matches!(socket.phase, Phase::Open) => socket.stream = Some(stream),
+            Some(socket) if matches!(socket.phase, Phase::Open) || socket.phase.awaits_frames() => {
+                socket.stream = Some(stream);
+            }
             Some(_) | None => self.reply(stream, stale()),
         }
     }
 
     /// A frame or the close of a client.
     pub(super) fn frame(&mut self, stream: StreamKey, frame: Frame, now: Instant) {
+        let frames_within = now + self.rules.frames_within;
         let Some(socket) = self.attached(stream) else { return };
-        socket.stale_at = None;
+        let awaited = socket.phase.awaits_frames();
+        socket.stale_at = awaited.then_some(frames_within);
         match frame {
             Frame::Message { data, binary, index } => {
-                if !matches!(socket.phase, Phase::Open | Phase::Taken { .. }) {
+                if !matches!(socket.phase, Phase::Open | Phase::Taken { .. }) && !awaited {
                     return;
                 }
-                let full = socket.waiting.len() >= WAITING_MAX;
+                if awaited {
+                    self.timers.insert((frames_within, stream.id));
+                }
+                let full = self.sockets.get(&stream.id).is_some_and(|socket| socket.waiting.len() >= WAITING_MAX);
                 let size = data.len();
                 if full || (self.waiting_bytes + size > WAITING_BYTES_MAX && self.waiting_bytes > 0) {
                     return self.end_by_us(stream.id, 1013, "the actor does not keep up", now);
@@ -390,7 +411,7 @@ impl Table {
         } else {
             self.drop_waiting(id);
         }
-        self.end(id, code, reason, now);
+        self.end(id, Ending::by_us(code, reason), now);
     }
 
     /// Drops the frames that wait for the actor.
@@ -408,15 +429,19 @@ impl Table {
             *client_gone = Some((code, reason.to_owned()));
             return;
         }
-        self.end(id, code, reason, now);
+        self.end(id, Ending::new(code, reason), now);
     }
 
-    fn end(&mut self, id: StreamId, code: u16, reason: &str, now: Instant) {
+    fn end(&mut self, id: StreamId, ending: Ending, now: Instant) {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
-        if matches!(socket.phase, Phase::Ending(_)) {
+        if let Phase::Ending(noted) = &mut socket.phase {
+            if std::mem::take(&mut noted.awaited) {
+                // It is as it was noted; all frames from before it have come.
+                self.advance(id, now);
+            }
             return;
         }
-        socket.phase = Phase::Ending(Ending::new(code, reason));
+        socket.phase = Phase::Ending(ending);
         socket.dirty.insert(Note::Closed);
         // The close is noted with the socket, also of one that was just taken.
         self.storing.dirty(id);
@@ -442,6 +467,9 @@ impl Table {
                 let (data, binary) = (frame.data.clone(), frame.binary);
                 Event::Message { socket: id, seq: socket.next_seq, data, binary }
             }
+            (Phase::Ending(Ending { awaited: true, .. } | Ending { durable: false, .. }), None) => return,
+            // A frame before the close is taken, and that is not durable yet.
+            (Phase::Ending(_), None) if !socket.outbox.is_empty() => return,
             (Phase::Ending(ending), None) => {
                 if !ending.telling_close {
                     ending.telling_close = true;
@@ -486,12 +514,22 @@ impl Table {
                 socket.stale_at = None;
                 if let Phase::Asked { .. } = socket.phase {
                     self.ended_by_client(id, 1006, STALE, now);
+                } else if let Phase::Ending(ending) = &mut socket.phase {
+                    if std::mem::take(&mut ending.awaited) {
+                        // Nothing came; a client that is there after all hears what the actor is told.
+                        let (code, reason) = (ending.code, ByteString::from(ending.reason.as_str()));
+                        if let Some(stream) = socket.stream.take() {
+                            let code = Some(close::sendable_code(Some(code)));
+                            self.reply(stream, StreamReply::Close { code, reason: Some(reason) });
+                        }
+                    }
+                    self.advance(id, now);
                 } else {
                     if let Some(stream) = socket.stream.take() {
                         // A gateway that knows it after all must not keep a client whom nobody hears.
                         self.reply(stream, stale());
                     }
-                    self.end(id, 1006, STALE, now);
+                    self.end(id, Ending::by_us(1006, STALE), now);
                 }
             } else {
                 self.advance(id, now);
@@ -535,7 +573,12 @@ impl Table {
 
 impl Default for Rules {
     fn default() -> Self {
-        Rules { stale_after: Duration::from_secs(30), attempts: 10, retry_first: Duration::from_millis(50) }
+        Rules {
+            stale_after: Duration::from_secs(30),
+            frames_within: Duration::from_secs(10),
+            attempts: 10,
+            retry_first: Duration::from_millis(50),
+        }
     }
 }
 

@@ -72,6 +72,14 @@ pub(super) struct Ending {
     pub(super) told_before: bool,
     /// There are notes about the socket.
     pub(super) noted: bool,
+    /// Should the runner be killed, the next one knows that it is closed. Told before that, the actor could hear of
+    /// frames after the close.
+    pub(super) durable: bool,
+    /// This side closed it.
+    pub(super) by_us: bool,
+    /// An earlier life has noted it, and the gateway still holds the socket: it sends what was not taken, and then says
+    /// once more that the client is gone.
+    pub(super) awaited: bool,
 }
 
 /// Where the telling of the next event stands.
@@ -125,6 +133,14 @@ impl Socket {
 }
 
 impl Phase {
+    /// It has closed, and its gateway sends the frames from before that.
+    pub(super) fn awaits_frames(&self) -> bool {
+        match self {
+            Phase::Ending(ending) => ending.awaited,
+            Phase::Asked { .. } | Phase::Taken { .. } | Phase::Open => false,
+        }
+    }
+
     /// Nothing is left to tell the actor.
     pub(super) fn is_over(&self) -> bool {
         match self {
@@ -136,17 +152,36 @@ impl Phase {
 
 impl Ending {
     pub(super) fn new(code: u16, reason: &str) -> Self {
-        Ending { code, reason: reason.to_owned(), telling_close: false, told: false, told_before: false, noted: true }
+        Ending {
+            code,
+            reason: reason.to_owned(),
+            telling_close: false,
+            told: false,
+            told_before: false,
+            noted: true,
+            durable: false,
+            by_us: false,
+            awaited: false,
+        }
+    }
+
+    /// The end of a socket that this side closes.
+    pub(super) fn by_us(code: u16, reason: &str) -> Self {
+        Ending { by_us: true, ..Self::new(code, reason) }
     }
 
     /// The end of a socket without notes.
     pub(super) fn without_note(code: u16, reason: &str) -> Self {
-        Ending { noted: false, ..Self::new(code, reason) }
+        Ending { noted: false, durable: true, ..Self::new(code, reason) }
     }
 
     /// The end that an earlier life has noted.
     pub(super) fn told_before(row: ClosedRow) -> Self {
-        Ending { told_before: true, ..Self::new(row.code, &row.reason) }
+        Ending { told_before: true, durable: true, by_us: row.by_us, ..Self::new(row.code, &row.reason) }
+    }
+
+    pub(super) fn row(&self) -> ClosedRow {
+        ClosedRow { code: self.code, reason: self.reason.clone(), by_us: self.by_us }
     }
 }
 

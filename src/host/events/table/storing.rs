@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use greenroom_protocol::StreamId;
 use greenroom_protocol::limits::KV_KEYS_MAX;
 
-use super::{
-    Bytes, ClosedRow, Effect, Held, IndexRow, Note, Outgoing, Phase, Row, SocketError, StreamReply, Table, Ticket,
-};
+use super::{Bytes, Effect, Held, IndexRow, Note, Outgoing, Phase, Row, SocketError, StreamReply, Table, Ticket};
 use crate::backoff::Backoff;
 use crate::host::KvError;
 
@@ -89,9 +87,7 @@ impl Table {
                     (Note::Socket, _) => socket.row.encode(),
                     (Note::Index, _) => IndexRow { taken: socket.taken, next_seq: socket.next_seq }.encode(),
                     (Note::Attachment, _) => socket.attachment.clone(),
-                    (Note::Closed, Phase::Ending(ending)) => {
-                        ClosedRow { code: ending.code, reason: ending.reason.clone() }.encode()
-                    }
+                    (Note::Closed, Phase::Ending(ending)) => ending.row().encode(),
                     (Note::Closed, Phase::Asked { .. } | Phase::Taken { .. } | Phase::Open) => continue,
                 };
                 bytes += value.len();
@@ -178,6 +174,9 @@ impl Table {
             for ticket in std::mem::take(&mut socket.stored_waiters) {
                 self.effects.push_back(Effect::Answer { ticket, result: Ok(()) });
             }
+        }
+        if let Phase::Ending(ending) = &mut socket.phase {
+            ending.durable |= notes.contains(&Note::Closed);
         }
         if let (Phase::Taken { first, close }, Some(stream)) = (&mut socket.phase, socket.stream) {
             let (first, close) = (first.take(), close.take());
