@@ -39,6 +39,13 @@ impl Gateway {
         Self::start_with(command, data, listen).await
     }
 
+    /// Starts it with other patience for runners that are away.
+    pub async fn start_losing_runners_after(data: &Path, listen: &str, runner_lost_after: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
+        command.args(["gateway", "--runner-lost-after", runner_lost_after]);
+        Self::start_with(command, data, listen).await
+    }
+
     async fn start_with(mut command: Command, data: &Path, listen: &str) -> Self {
         command
             .args(["--log-format", "json", "--log", "info", "--listen", listen, "--data-dir"])

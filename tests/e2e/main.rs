@@ -5,6 +5,7 @@
 #![cfg(feature = "gateway")]
 
 mod actor;
+mod chaos;
 mod disk;
 mod ends;
 mod gateway;
