@@ -17,9 +17,10 @@ mod settings;
 mod show;
 mod suggest;
 mod units;
+mod upstream_url;
 mod values;
 
-pub use actors_file::{ActorDefinition, EgressDefinition, Listen};
+pub use actors_file::{ActorDefinition, EgressDefinition, Listen, ProcessPer};
 pub use endpoint::Endpoint;
 pub use mistake::{Mistake, Mistakes};
 pub use secret::SecretFile;
@@ -32,6 +33,7 @@ pub(crate) use show::usage;
 pub use show::{effective, markdown};
 pub use units::Rate;
 pub(crate) use units::duration;
+pub use upstream_url::UpstreamUrl;
 pub use values::{Environment, Origin, Value, Values};
 
 /// What is said of settings, keys and commands that the contract names and this version lacks.

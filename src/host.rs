@@ -17,6 +17,8 @@ mod http;
 pub mod in_process;
 mod panics;
 mod request;
+mod tenant;
+pub mod upstream;
 mod visible;
 mod websocket;
 mod websocket_proxy;

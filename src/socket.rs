@@ -8,6 +8,6 @@ mod dial;
 mod http;
 mod pump;
 
-pub use dial::{DialError, Target, dial};
+pub use dial::{DialError, Target, dial, tls_connector};
 pub use http::{AnswerBody, CallError, HttpClient, Reach};
 pub use pump::{Closed, Connection, Outgoing, Received};

@@ -8,16 +8,23 @@ use tracing::{error, info, warn};
 
 use crate::api::{Api, Services};
 use crate::app::Exit;
-use crate::config::{ActorDefinition, Listen, RunSettings};
+use crate::config::{ActorDefinition, Listen, ProcessPer, RunSettings};
 use crate::egress::Egress;
-use crate::host::ActorHost;
-use crate::host::child_process::{self, ChildProcess, Isolation, Roots};
+use crate::host::child_process::{self, ChildProcess, Isolation, Roots, SharedProcess};
+use crate::host::upstream::{self, Upstream};
+use crate::host::{ActorHost, Doors};
+use crate::socket::tls_connector;
 use crate::telemetry::fields;
+
+/// Where the actors of each name run.
+type HostsByName = Vec<(String, Arc<dyn ActorHost>)>;
 
 /// Where the actors of a runner run.
 pub(super) struct Hosts {
     /// By actor name.
-    pub(super) by_name: Vec<(String, Arc<dyn ActorHost>)>,
+    pub(super) by_name: HostsByName,
+    /// What the hosts were made from; a host stays when a reload brings the same again.
+    definitions: Vec<ActorDefinition>,
     /// The API that they tell their processes of; serves while this lives.
     api: Option<Api>,
     /// What the API passes calls on to.
@@ -27,15 +34,15 @@ pub(super) struct Hosts {
 impl Hosts {
     /// Hosts that need no API.
     #[cfg(feature = "gateway")]
-    pub(super) fn in_process(by_name: Vec<(String, Arc<dyn ActorHost>)>) -> Self {
-        Hosts { by_name, api: None, services: Services::default() }
+    pub(super) fn in_process(by_name: HostsByName) -> Self {
+        Hosts { by_name, definitions: Vec::new(), api: None, services: Services::default() }
     }
 }
 
 /// The hosts of the defined actors, with the API that they tell their processes of.
 pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
     if settings.actors.is_empty() {
-        return Ok(Hosts { by_name: Vec::new(), api: None, services: Services::default() });
+        return Ok(Hosts { by_name: Vec::new(), definitions: Vec::new(), api: None, services: Services::default() });
     }
     as_root(settings)?;
     let services = services(settings)?;
@@ -52,14 +59,18 @@ pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
         }
         None => warn!("this kernel has no Landlock: actors can read what this user can read"),
     }
-    Ok(Hosts { by_name: by_name(settings, &roots, &api), api: Some(api), services })
+    let by_name = by_name(settings, &roots, api.doors(), None)?;
+    Ok(Hosts { by_name, definitions: settings.actors.clone(), api: Some(api), services })
 }
 
 /// Makes the hosts those of other definitions; they go on telling their processes of the same API.
 pub(super) async fn change(hosts: &mut Hosts, settings: &RunSettings) -> Result<(), Exit> {
     // `hosts` checks for root, too, and a daemon does not change its user.
     match &hosts.api {
-        Some(api) => hosts.by_name = by_name(settings, &roots(settings), api),
+        Some(api) => {
+            hosts.by_name = by_name(settings, &roots(settings), api.doors(), Some(hosts))?;
+            hosts.definitions.clone_from(&settings.actors);
+        }
         None => *hosts = self::hosts(settings).await?,
     }
     Ok(())
@@ -69,12 +80,38 @@ fn roots(settings: &RunSettings) -> Roots {
     Roots { runtime: settings.runtime_dir.clone(), data: settings.data_dir.clone() }
 }
 
-fn by_name(settings: &RunSettings, roots: &Roots, api: &Api) -> Vec<(String, Arc<dyn ActorHost>)> {
-    let host = |actor: &ActorDefinition| {
-        let host = ChildProcess::new(child_process(actor, settings), roots.clone(), api.doors().clone());
-        (actor.name.clone(), Arc::new(host) as Arc<dyn ActorHost>)
+/// The host of every actor name; one whose definition has not changed is kept, with the process or the servers that
+/// its actors share.
+fn by_name(settings: &RunSettings, roots: &Roots, doors: &Doors, before: Option<&Hosts>) -> Result<HostsByName, Exit> {
+    let kept = |actor: &ActorDefinition| {
+        let before = before.filter(|before| before.definitions.contains(actor))?;
+        before.by_name.iter().find(|(name, _)| *name == actor.name).cloned()
     };
-    settings.actors.iter().map(host).collect()
+    let made = |actor: &ActorDefinition| Ok((actor.name.clone(), host(actor, settings, roots, doors)?));
+    settings.actors.iter().map(|actor| kept(actor).map_or_else(|| made(actor), Ok)).collect()
+}
+
+fn host(
+    actor: &ActorDefinition,
+    settings: &RunSettings,
+    roots: &Roots,
+    doors: &Doors,
+) -> Result<Arc<dyn ActorHost>, Exit> {
+    let (roots, doors) = (roots.clone(), doors.clone());
+    if actor.upstream.is_empty() {
+        let settings = child_process(actor, settings);
+        return Ok(match actor.process {
+            ProcessPer::Actor => Arc::new(ChildProcess::new(settings, roots, doors)),
+            ProcessPer::Name => Arc::new(SharedProcess::new(settings, roots, doors)),
+        });
+    }
+    let cannot = |error: &dyn std::fmt::Display| {
+        error!(actor = actor.name, { fields::ERROR } = %error, "the upstreams of an actor cannot be used");
+        Exit::Misconfigured
+    };
+    let tls = tls_connector().map_err(|error| cannot(&error))?;
+    let upstream = Upstream::new(upstream(actor), doors, Some(&tls)).map_err(|error| cannot(&error))?;
+    Ok(Arc::new(upstream))
 }
 
 /// A process of root is kept away from nothing by its user, and is no place for the code of actors.
@@ -113,8 +150,7 @@ fn child_process(actor: &ActorDefinition, run: &RunSettings) -> child_process::S
         Listen::Fd => child_process::Listen::Fd,
         Listen::Pull => child_process::Listen::Pull,
     };
-    settings.websocket =
-        if actor.proxy_sockets { child_process::WebSocketMode::Proxy } else { child_process::WebSocketMode::Events };
+    settings.websocket = websocket(actor);
     settings.sleep_after = actor.sleep_after;
     if actor.listen == Listen::Pull {
         // A program that asks does one thing at a time, and what waits for its turn is not late.
@@ -137,13 +173,40 @@ fn child_process(actor: &ActorDefinition, run: &RunSettings) -> child_process::S
     settings
 }
 
-/// The actors with their commands, a line each; for `config show`.
+/// How to run a defined actor on servers elsewhere.
+fn upstream(actor: &ActorDefinition) -> upstream::Settings {
+    let mut settings = upstream::Settings::new(actor.upstream.clone());
+    settings.health.clone_from(&actor.health);
+    settings.websocket = websocket(actor);
+    settings.sleep_after = actor.sleep_after;
+    if let Some(concurrency) = actor.concurrency {
+        settings.concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
+    }
+    settings.start_timeout = actor.start_timeout.unwrap_or(settings.start_timeout);
+    settings.stop_grace = actor.stop_grace.unwrap_or(settings.stop_grace);
+    settings
+}
+
+fn websocket(actor: &ActorDefinition) -> child_process::WebSocketMode {
+    if actor.proxy_sockets { child_process::WebSocketMode::Proxy } else { child_process::WebSocketMode::Events }
+}
+
+/// The actors with their commands or upstreams, a line each; for `config show`.
 pub(super) fn list(actors: &[ActorDefinition]) -> String {
     let width = actors.iter().map(|actor| actor.name.len()).max().unwrap_or_default();
     let mut lines = String::new();
     for actor in actors {
         // Writing to a string cannot fail.
-        let _ = write!(lines, "\nactor {:width$}  {:?} in {}", actor.name, actor.command, actor.cwd.display());
+        let _ = write!(lines, "\nactor {:width$}  ", actor.name);
+        if actor.upstream.is_empty() {
+            let _ = write!(lines, "{:?} in {}", actor.command, actor.cwd.display());
+        } else {
+            let urls: Vec<_> = actor.upstream.iter().map(ToString::to_string).collect();
+            let _ = write!(lines, "at {}", urls.join(", "));
+        }
+        if actor.process == ProcessPer::Name {
+            lines.push_str(", one process for all");
+        }
     }
     lines
 }

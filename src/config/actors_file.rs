@@ -13,17 +13,23 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::reader::name;
-use crate::config::{Mistakes, units};
+use crate::config::{Mistakes, UpstreamUrl, units};
 pub use egress::EgressDefinition;
 use keys::{File, Section};
 
-/// An actor that is run as a child process.
+/// An actor: how the process that runs it is started, or where the servers are that do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActorDefinition {
     /// The actor's name at the gateway.
     pub name: String,
-    /// The program, then its arguments; not empty.
+    /// The program, then its arguments; empty when there are upstreams.
     pub command: Vec<String>,
+    /// How many processes there are.
+    pub process: ProcessPer,
+    /// The servers that run it, instead of a process; empty when there is a command.
+    pub upstream: Vec<UpstreamUrl>,
+    /// The path of a health check of the upstreams.
+    pub health: Option<String>,
     /// The working directory; absolute.
     pub cwd: PathBuf,
     /// Variables for the process; none of those that are given out by the runner.
@@ -59,6 +65,16 @@ pub(crate) struct ActorsFile {
     pub(crate) actors: Vec<ActorDefinition>,
     /// In the order of the file.
     pub(crate) egress: Vec<EgressDefinition>,
+}
+
+/// How many processes the actors of a name have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProcessPer {
+    /// Each actor has its own.
+    #[default]
+    Actor,
+    /// One serves them all.
+    Name,
 }
 
 /// Where an actor's process listens for requests.
@@ -136,6 +152,9 @@ pub(crate) fn short_form(text: &str, cwd: PathBuf, drain_timeout: Duration) -> R
     Ok(ActorDefinition {
         name: name(actor)?,
         command,
+        process: ProcessPer::default(),
+        upstream: Vec::new(),
+        health: None,
         cwd,
         env: BTreeMap::new(),
         env_file: None,
@@ -159,11 +178,13 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
     }
     let command = section.command("command");
     if !section.has("command") && !section.has("upstream") {
-        section.mistake_here("expected a command, like command = [\"node\", \"counter.mjs\"]");
+        section.mistake_here("expected a command, like command = [\"node\", \"counter.mjs\"], or an upstream");
     }
-    if section.has("command") && section.has("upstream") {
-        section.mistake("upstream", "expected only one of command and upstream");
-    }
+    let (upstream, health) = upstream(section);
+    let process = match section.choice("process", &["per-actor", "per-name"]) {
+        Some("per-name") => ProcessPer::Name,
+        Some(_) | None => ProcessPer::Actor,
+    };
     let cwd = section.text("cwd").map_or_else(|| directory.to_owned(), |path| directory.join(path));
     if !cwd.is_dir() {
         section.mistake("cwd", "expected a directory");
@@ -178,6 +199,9 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         Some("pull") => Listen::Pull,
         Some(_) | None => Listen::Unix,
     };
+    if process == ProcessPer::Name && listen == Listen::Pull {
+        section.mistake("listen", "expected unix, port or fd: with process = \"per-name\" the process must listen");
+    }
     let proxy_sockets = section.choice("websocket", &["events", "proxy"]) == Some("proxy");
     if proxy_sockets && listen == Listen::Pull {
         section.mistake("websocket", "expected \"events\": an actor with listen = \"pull\" has no server for sockets");
@@ -209,6 +233,9 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
     ActorDefinition {
         name: name.to_owned(),
         command,
+        process,
+        upstream,
+        health,
         cwd,
         env: env(section, listen),
         env_file,
@@ -223,6 +250,41 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         write_paths: paths("write_paths"),
         egress: Vec::new(),
     }
+}
+
+/// The servers that run the actor, and how they are looked after.
+fn upstream(section: &Section<'_>) -> (Vec<UpstreamUrl>, Option<String>) {
+    let health = section.text("health");
+    if health.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains(|c: char| !c.is_ascii_graphic())) {
+        section.mistake("health", "expected a path, like \"/health\"");
+    }
+    if !section.has("upstream") {
+        if section.has("health") {
+            section.mistake("health", "only upstreams have a health check; a process is watched anyway");
+        }
+        return (Vec::new(), health);
+    }
+    if section.has("command") {
+        section.mistake("upstream", "expected only one of command and upstream");
+    }
+    for key in OF_PROCESSES {
+        if section.has(key) {
+            section.mistake(key, "this is for a process that greenroom starts, and upstreams are not");
+        }
+    }
+    let urls = section.texts("upstream", "a list of URLs, like [\"http://127.0.0.1:9000\"]");
+    if urls.as_ref().is_some_and(|urls| urls.is_empty() || urls.len() > UPSTREAMS_MAX) {
+        section.mistake("upstream", &format!("expected 1 to {UPSTREAMS_MAX} URLs"));
+    }
+    let mut upstream = Vec::new();
+    for url in urls.unwrap_or_default() {
+        match url.parse::<UpstreamUrl>() {
+            Ok(url) if upstream.contains(&url) => section.mistake("upstream", &format!("{url} is there twice")),
+            Ok(url) => upstream.push(url),
+            Err(expected) => section.mistake("upstream", &format!("{:?}: {expected}", url)),
+        }
+    }
+    (upstream, health)
 }
 
 fn env(section: &Section<'_>, listen: Listen) -> BTreeMap<String, String> {
@@ -257,10 +319,17 @@ const CONCURRENCY_MAX: u32 = 10_000;
 /// Above this, the host's default for `stop_grace` (10 s) leaves enough time to tell the gateway.
 const USUAL_GRACE: Duration = Duration::from_secs(11);
 
+/// More servers than this belong behind a load balancer of their own.
+const UPSTREAMS_MAX: usize = 64;
+
+/// Keys that say how a process is run.
+const OF_PROCESSES: &[&str] = &["process", "cwd", "env", "env_file", "listen", "sandbox", "read_paths", "write_paths"];
+
 /// Every key of an actor.
 const KEYS: &[&str] = &[
     "command",
     "upstream",
+    "health",
     "process",
     "cwd",
     "env",
@@ -283,15 +352,8 @@ const KEYS: &[&str] = &[
 ];
 
 /// Keys whose feature is not built, and the values that need none of it. A feature that gets built deletes its line.
-const NOT_BUILT_KEYS: &[(&str, &[&str])] = &[
-    ("upstream", &[]),
-    ("process", &["per-actor"]),
-    ("memory_max", &[]),
-    ("pids_max", &[]),
-    ("workflows", &[]),
-    ("jobs", &["false"]),
-    ("jobs_tokens_file", &[]),
-];
+const NOT_BUILT_KEYS: &[(&str, &[&str])] =
+    &[("memory_max", &[]), ("pids_max", &[]), ("workflows", &[]), ("jobs", &["false"]), ("jobs_tokens_file", &[])];
 
 #[cfg(test)]
 mod tests;

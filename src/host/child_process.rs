@@ -13,6 +13,7 @@ mod listen;
 mod logs;
 mod process;
 mod settings;
+mod shared;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -20,7 +21,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use hyper::StatusCode;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
@@ -28,10 +28,11 @@ pub use directories::Roots;
 pub use isolation::{Isolation, landlock, launch};
 pub use leftovers::end_leftovers;
 pub use settings::{Listen, START_TIMEOUT, STOP_GRACE, Settings, WebSocketMode};
+pub use shared::SharedProcess;
 
 use crate::actor::StopReason;
 use crate::host::doors::Token;
-use crate::host::http::{App, AppError};
+use crate::host::http::{App, AppError, hook_answer, hook_details};
 use crate::host::{
     ActorContext, ActorHost, Delivery, Doors, EventAnswer, EventError, EventSettings, HostedActor, Request, Responder,
     StartActor, StartError, WebSocket, WebSocketRequest,
@@ -97,7 +98,14 @@ impl ActorHost for ChildProcess {
     }
 
     fn events(&self) -> EventSettings {
-        let settings = &self.shared.settings;
+        self.shared.events()
+    }
+}
+
+impl Shared {
+    /// What the actors take as events.
+    fn events(&self) -> EventSettings {
+        let settings = &self.settings;
         EventSettings {
             sockets: settings.websocket == WebSocketMode::Events,
             alarms: true,
@@ -184,15 +192,8 @@ impl Life {
 
     /// Tells the app of its start or stop. An app without such a hook is fine; the error is a refusal.
     async fn hook(&self, event: &'static str, reason: &str, left: Duration) -> Result<(), String> {
-        let headers = [("actor-reason", reason.to_owned()), ("actor-deadline-ms", left.as_millis().to_string())];
-        match self.door.hook(event, &headers).await {
-            // Servers that know no such hook have many ways to say so, 400 and 403 among them.
-            Ok((StatusCode::NOT_IMPLEMENTED, _)) => Ok(()),
-            Ok((status, answer)) if status.is_server_error() => {
-                let answer = String::from_utf8_lossy(&answer);
-                Err(format!("answered the {event} event with {}: {}", status.as_u16(), answer.trim()))
-            }
-            Ok(_) => Ok(()),
+        match self.door.hook(event, &hook_details(reason, left)).await {
+            Ok((status, answer)) => hook_answer(event, status, &answer),
             Err(AppError::Malformed(error)) => Err(format!("does not speak HTTP/1.1: {error}")),
             Err(error @ (AppError::Silent | AppError::Unreachable(_) | AppError::ClientGone | AppError::Busy)) => {
                 debug!(%error, event, "an app did not answer an event");

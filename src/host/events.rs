@@ -253,6 +253,7 @@ impl Events {
     /// Cancels what [`Events::spawn`] has started.
     pub(in crate::host) fn cancel(&self) {
         self.inner.over.cancel();
+        self.clock().end();
     }
 
     /// Tells no more events, and resolves when those on their way were answered and what they changed is durable and

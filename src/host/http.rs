@@ -6,6 +6,8 @@
 mod connection;
 mod events;
 mod headers;
+mod remote;
+mod site;
 
 use std::io;
 use std::sync::Arc;
@@ -22,17 +24,18 @@ use tracing::{Instrument, debug, info_span};
 use crate::host::{Gone, Request, Responder, StartActor};
 use crate::telemetry::fields;
 pub(super) use connection::{Address, Driver, Outbound};
-use connection::{Connection, Io, Pool, SendError};
+use connection::{Connection, Io, SendError};
 pub use events::is_text;
 pub(super) use events::{answer_of, client_request, event_of};
 pub(super) use headers::{Identity, from_app, is_reserved};
+pub(super) use remote::Remote;
+pub(super) use site::{Site, Unwell};
 
 /// The app of one actor life.
 pub(super) struct App {
-    address: Address,
+    site: Site,
     name: Arc<str>,
     identity: Identity,
-    pool: Pool,
     gone: CancellationToken,
 }
 
@@ -59,21 +62,12 @@ pub(super) enum AppError {
 impl App {
     /// The app that listens at this address; `gone` tells when its process is no more.
     pub(super) fn new(address: Address, start: &StartActor, gone: CancellationToken) -> Self {
-        App { address, name: start.name.clone(), identity: Identity::new(start), pool: Pool::default(), gone }
+        Site::of_one(address).app(start, Identity::new(start), gone)
     }
 
     /// Resolves when the app accepts a connection.
     pub(super) async fn listens(&self) {
-        let mut pause = Duration::from_millis(1);
-        loop {
-            if let Ok(io) = self.address.connect().await
-                && let Ok(connection) = Connection::open(io).await
-            {
-                return self.pool.put_back(connection).await;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK_PAUSE_MAX);
-        }
+        self.site.listens().await;
     }
 
     /// Passes a client's request to the app, and its answer back.
@@ -118,7 +112,7 @@ impl App {
                 Some(Ok(piece)) => answer.extend_from_slice(&piece[..piece.len().min(EVENT_ANSWER_MAX - answer.len())]),
                 Some(Err(error)) => return Err(error.into()),
                 None => {
-                    self.pool.put_back(connection).await;
+                    self.site.pool.put_back(connection).await;
                     break;
                 }
             }
@@ -155,7 +149,7 @@ impl App {
 
     /// A new connection.
     pub(super) async fn connect(&self) -> io::Result<Io> {
-        self.address.connect_patiently().await
+        self.site.address.connect_patiently().await
     }
 
     /// Sends a request on a kept connection or a new one. A kept one that turns out to be closed before anything was
@@ -165,7 +159,7 @@ impl App {
         mut request: hyper::Request<Outbound>,
     ) -> Result<(hyper::Response<Incoming>, Connection), AppError> {
         loop {
-            let mut connection = match self.pool.take().await {
+            let mut connection = match self.site.pool.take().await {
                 Some(connection) => connection,
                 None => {
                     let io = self.connect().await.map_err(AppError::Unreachable)?;
@@ -214,7 +208,7 @@ impl App {
         let status = status.as_u16();
         let first = match first {
             Gathered::Whole(whole) => {
-                self.pool.put_back(connection).await;
+                self.site.pool.put_back(connection).await;
                 return responder.respond(status, headers, whole).await;
             }
             Gathered::Part(first) => first,
@@ -230,7 +224,7 @@ impl App {
                 None => break,
             }
         }
-        self.pool.put_back(connection).await;
+        self.site.pool.put_back(connection).await;
         writer.finish().await
     }
 
@@ -253,6 +247,7 @@ impl App {
 
     /// Whether the process ends about now: its sockets close a moment before its end is seen.
     pub(super) async fn is_gone(&self) -> bool {
+        self.site.doubt();
         tokio::time::timeout(END_SEEN_WITHIN, self.gone.cancelled()).await.is_ok()
     }
 }
@@ -369,6 +364,21 @@ pub(super) fn hook_headers(event: &'static str, more: &[(&'static str, String)])
     headers
 }
 
+/// What an event of our own says of the start or stop: why, and how much time there is.
+pub(super) fn hook_details(reason: &str, left: Duration) -> [(&'static str, String); 2] {
+    [("actor-reason", reason.to_owned()), ("actor-deadline-ms", left.as_millis().to_string())]
+}
+
+/// What the answer to an event of our own says. An app without such a hook is fine; the error is a refusal.
+pub(super) fn hook_answer(event: &str, status: StatusCode, answer: &[u8]) -> Result<(), String> {
+    // Servers that know no such hook have many ways to say so, 400 and 403 among them.
+    if status == StatusCode::NOT_IMPLEMENTED || !status.is_server_error() {
+        return Ok(());
+    }
+    let answer = String::from_utf8_lossy(answer);
+    Err(format!("answered the {event} event with {}: {}", status.as_u16(), answer.trim()))
+}
+
 /// A path in origin form, as it goes on the request line.
 pub(super) fn path_and_query(path: &str) -> Option<Uri> {
     if !path.starts_with('/') {
@@ -376,9 +386,6 @@ pub(super) fn path_and_query(path: &str) -> Option<Uri> {
     }
     Uri::builder().path_and_query(path).build().ok()
 }
-
-/// The longest pause between two looks for an app that starts.
-const LOOK_PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// A body up to this size, in bytes, is sent with the head in one message when it is at hand.
 const GATHER_MAX: usize = 64 * 1024;

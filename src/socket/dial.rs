@@ -164,7 +164,11 @@ fn request(target: &Target) -> Result<Request<()>, DialError> {
     Ok(request)
 }
 
-pub(super) fn tls_connector() -> Result<TlsConnector, rustls::Error> {
+/// Makes TLS connections that trust what the system trusts.
+///
+/// # Errors
+/// The system's certificates cannot be used.
+pub fn tls_connector() -> Result<TlsConnector, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

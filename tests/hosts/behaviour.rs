@@ -145,6 +145,12 @@ macro_rules! for_every_host {
         mod child_on_an_inherited_socket {
             $(#[tokio::test] async fn $name() { super::$name(crate::stage::Kind::Fd).await; })*
         }
+        mod one_process_for_all {
+            $(#[tokio::test] async fn $name() { super::$name(crate::stage::Kind::PerName).await; })*
+        }
+        mod upstream {
+            $(#[tokio::test] async fn $name() { super::$name(crate::stage::Kind::Upstream).await; })*
+        }
     };
 }
 

@@ -16,6 +16,12 @@ macro_rules! for_every_host {
         mod child {
             $(#[tokio::test] async fn $name() { super::$name(crate::stage::Kind::Unix).await; })*
         }
+        mod one_process_for_all {
+            $(#[tokio::test] async fn $name() { super::$name(crate::stage::Kind::PerName).await; })*
+        }
+        mod upstream {
+            $(#[tokio::test] async fn $name() { super::$name(crate::stage::Kind::Upstream).await; })*
+        }
     };
 }
 

@@ -5,6 +5,8 @@
 mod alarms;
 mod behaviour;
 mod child_process;
+mod elsewhere;
 mod events;
+mod many;
 mod stage;
 mod websocket;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use greenroom::actor::{ActorKey, Outcome, StartReason, StopReason};
-use greenroom::host::child_process::{ChildProcess, Roots, Settings, WebSocketMode};
+use greenroom::host::child_process::{ChildProcess, Roots, Settings, SharedProcess, WebSocketMode};
 use greenroom::host::in_process::InProcess;
+use greenroom::host::upstream::Upstream;
 use greenroom::host::{
     ActorContext, ActorHandle, ActorHost, Body, Call, CallSender, Doors, Frame, KvError, Request, Responder,
     StartActor, StreamKey, StreamReply, StreamTask, TokenIssuer, WebSocket, WebSocketFeed, WebSocketRequest, supervise,
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::behaviour::Suite;
+use crate::elsewhere::{Elsewhere, at};
 
 /// One actor on one host.
 pub struct Stage {
@@ -71,6 +73,10 @@ pub enum Kind {
     Unix,
     Port,
     Fd,
+    /// One process for all actors of the name.
+    PerName,
+    /// A server that was not started by the runner.
+    Upstream,
 }
 
 impl Kind {
@@ -95,11 +101,10 @@ impl Kind {
                 let host = InProcess::new(Suite::start).events().handler_timeout(handler_timeout);
                 Arc::new(host.stop_grace(Duration::from_secs(60)))
             }
-            Kind::Unix | Kind::Port | Kind::Fd => {
+            Kind::Unix | Kind::Port | Kind::Fd | Kind::PerName | Kind::Upstream => {
                 let websocket = WebSocketMode::Events;
                 let stop_grace = Duration::from_secs(60);
-                let settings = Settings { websocket, handler_timeout, stop_grace, ..app() };
-                Arc::new(ChildProcess::new(settings, roots, doors))
+                self.app_host(Settings { websocket, handler_timeout, stop_grace, ..app() }, roots, doors)
             }
         }
     }
@@ -108,11 +113,26 @@ impl Kind {
         use greenroom::host::child_process::Listen;
         let listen = match self {
             Kind::InProcess => return Arc::new(InProcess::new(Suite::start)),
-            Kind::Unix => Listen::Unix,
+            Kind::Unix | Kind::PerName | Kind::Upstream => Listen::Unix,
             Kind::Port => Listen::Port,
             Kind::Fd => Listen::Fd,
         };
-        Arc::new(ChildProcess::new(Settings { listen, ..app() }, roots, doors))
+        self.app_host(Settings { listen, ..app() }, roots, doors)
+    }
+
+    fn app_host(self, settings: Settings, roots: Roots, doors: Doors) -> Arc<dyn ActorHost> {
+        match self {
+            Kind::InProcess | Kind::Unix | Kind::Port | Kind::Fd => Arc::new(ChildProcess::new(settings, roots, doors)),
+            Kind::PerName => Arc::new(SharedProcess::new(settings, roots, doors)),
+            Kind::Upstream => {
+                let elsewhere = Elsewhere::start(&[]);
+                let mut upstream = at([elsewhere.url()]);
+                upstream.websocket = settings.websocket;
+                upstream.handler_timeout = settings.handler_timeout;
+                upstream.stop_grace = settings.stop_grace;
+                elsewhere.with(Upstream::new(upstream, doors, None).unwrap())
+            }
+        }
     }
 }
 

@@ -140,19 +140,19 @@ impl<'a> Section<'a> {
 
     /// A list of names.
     pub fn names(&self, key: &str) -> Vec<String> {
-        self.texts(key, "a list of names, like [\"llm\"]")
+        self.texts(key, "a list of names, like [\"llm\"]").unwrap_or_default()
     }
 
     /// A list of paths.
     pub fn paths(&self, key: &str) -> Vec<String> {
-        self.texts(key, "a list of paths, like [\"/srv/models\"]")
+        self.texts(key, "a list of paths, like [\"/srv/models\"]").unwrap_or_default()
     }
 
-    fn texts(&self, key: &str, expected: &str) -> Vec<String> {
-        let Some(value) = self.value(key) else { return Vec::new() };
-        let DeValue::Array(items) = value.get_ref() else { return self.expected(key, expected).unwrap_or_default() };
-        let names: Option<_> = items.iter().map(|item| Some(item.get_ref().as_str()?.to_owned())).collect();
-        names.or_else(|| self.expected(key, expected)).unwrap_or_default()
+    /// A list of texts.
+    pub fn texts(&self, key: &str, expected: &str) -> Option<Vec<String>> {
+        let DeValue::Array(items) = self.value(key)?.get_ref() else { return self.expected(key, expected) };
+        let texts: Option<_> = items.iter().map(|item| Some(item.get_ref().as_str()?.to_owned())).collect();
+        texts.or_else(|| self.expected(key, expected))
     }
 
     /// A program and its arguments.

@@ -6,6 +6,9 @@ fn an_actor_needs_only_a_command() {
     let expected = ActorDefinition {
         name: "counter".to_owned(),
         command: vec!["node".to_owned(), "counter.mjs".to_owned()],
+        process: ProcessPer::Actor,
+        upstream: vec![],
+        health: None,
         cwd: directory(),
         env: BTreeMap::new(),
         env_file: None,
@@ -94,7 +97,6 @@ fn what_is_not_built_is_refused_and_says_what_works() {
     let text = r#"
 [actors.a]
 command = ["x"]
-process = "per-name"
 websocket = "events"
 concurrency = 1
 sleep_after = "60s"
@@ -104,9 +106,56 @@ jobs = true
     check(
         text,
         &[
-            "actors.toml:4: actors.a.process = \"per-name\": not built yet in this version; what works is \"per-actor\"",
-            "actors.toml:8: actors.a.memory_max = \"256MiB\": not built yet in this version",
-            "actors.toml:9: actors.a.jobs = true: not built yet in this version; what works is \"false\"",
+            "actors.toml:7: actors.a.memory_max = \"256MiB\": not built yet in this version",
+            "actors.toml:8: actors.a.jobs = true: not built yet in this version; what works is \"false\"",
+        ],
+    );
+}
+
+#[test]
+fn one_process_for_all_and_servers_elsewhere() {
+    let actors = read("[actors.a]\ncommand = [\"x\"]\nprocess = \"per-name\"\n").unwrap();
+    assert_eq!(actors[0].process, ProcessPer::Name);
+    let text = "[actors.a]\nupstream = [\"http://127.0.0.1:9000\", \"unix:/run/a.sock\"]\nhealth = \"/health\"\n";
+    let actors = read(text).unwrap();
+    let urls: Vec<_> = actors[0].upstream.iter().map(ToString::to_string).collect();
+    assert_eq!(urls, ["http://127.0.0.1:9000", "unix:/run/a.sock"]);
+    assert_eq!((actors[0].command.len(), actors[0].health.as_deref()), (0, Some("/health")));
+}
+
+#[test]
+fn every_mistake_about_upstreams_is_told() {
+    let text = r#"
+[actors.a]
+upstream = ["ftp://x", "http://a:1", "http://a:1"]
+health = "health"
+env = {}
+listen = "port"
+[actors.b]
+upstream = []
+command = ["x"]
+[actors.c]
+command = ["x"]
+health = "/health"
+process = "per-nam"
+[actors.d]
+command = ["x"]
+process = "per-name"
+listen = "pull"
+"#;
+    check(
+        text,
+        &[
+            "actors.toml:3: actors.a.upstream: \"ftp://x\": expected http://host:port, https://host or unix:",
+            "actors.toml:3: actors.a.upstream: http://a:1 is there twice",
+            "actors.toml:4: actors.a.health = \"health\": expected a path",
+            "actors.toml:5: actors.a.env: this is for a process that greenroom starts",
+            "actors.toml:6: actors.a.listen = \"port\": this is for a process that greenroom starts",
+            "actors.toml:8: actors.b.upstream: expected only one of command and upstream",
+            "actors.toml:8: actors.b.upstream: expected 1 to 64 URLs",
+            "actors.toml:12: actors.c.health = \"/health\": only upstreams have a health check",
+            "actors.toml:13: actors.c.process = \"per-nam\": expected one of per-actor, per-name (did you mean per-name?)",
+            "actors.toml:17: actors.d.listen = \"pull\": expected unix, port or fd",
         ],
     );
 }

@@ -182,6 +182,11 @@ impl Clock {
         }
     }
 
+    /// The life is over: what it holds of the actor goes, or neither would ever be freed.
+    pub(in crate::host) fn end(&self) {
+        self.teller.send_replace(None);
+    }
+
     /// When the actor is told of its next alarm, in milliseconds since the epoch.
     pub(in crate::host) fn next(&self) -> Option<i64> {
         Some(self.next.load(Ordering::Relaxed)).filter(|next| *next != i64::MAX)

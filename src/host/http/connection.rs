@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::either::Either;
 
+use super::remote::{Remote, Tcp};
 use crate::host::{Body, BodyError};
 
 /// Where an app listens.
@@ -29,24 +30,18 @@ use crate::host::{Body, BodyError};
 pub(in crate::host) enum Address {
     Unix(PathBuf),
     Tcp(SocketAddr),
+    Remote(Arc<Remote>),
 }
 
-pub(in crate::host) type Io = Either<UnixStream, TcpStream>;
+pub(in crate::host) type Io = Either<UnixStream, Tcp>;
 
 impl Address {
     /// Connects once.
     pub(in crate::host) async fn connect(&self) -> io::Result<Io> {
         match self {
             Address::Unix(path) => Ok(Either::Left(UnixStream::connect(path).await?)),
-            Address::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                if stream.local_addr()? == stream.peer_addr()? {
-                    // Nobody listens, and the kernel has given us the very port we dialled.
-                    return Err(io::ErrorKind::ConnectionRefused.into());
-                }
-                stream.set_nodelay(true)?;
-                Ok(Either::Right(stream))
-            }
+            Address::Tcp(address) => Ok(Either::Right(Either::Left(usable(TcpStream::connect(address).await?)?))),
+            Address::Remote(remote) => Ok(Either::Right(remote.connect().await?)),
         }
     }
 
@@ -65,6 +60,16 @@ impl Address {
             }
         }
     }
+}
+
+/// A connection that was just made, made ready for small messages.
+pub(super) fn usable(stream: TcpStream) -> io::Result<TcpStream> {
+    if stream.local_addr()? == stream.peer_addr()? {
+        // Nobody listens, and the kernel has given us the very port we dialled.
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// A request's body on its way to the app: as long as it was declared to be, or an error.
@@ -205,9 +210,10 @@ impl<D: Future> Driver<D> {
 }
 
 /// Connections that wait for their next request, for a short while.
-#[derive(Default)]
 pub(super) struct Pool {
     shelf: Arc<Mutex<Shelf>>,
+    /// How many may wait.
+    most: usize,
 }
 
 #[derive(Default)]
@@ -217,6 +223,11 @@ struct Shelf {
 }
 
 impl Pool {
+    /// An empty one that keeps at most this many.
+    pub(super) fn new(most: usize) -> Self {
+        Pool { shelf: Arc::default(), most }
+    }
+
     /// A connection that is still good, the one used last first.
     pub(super) async fn take(&self) -> Option<Connection> {
         loop {
@@ -233,7 +244,7 @@ impl Pool {
             return;
         }
         let mut shelf = self.lock();
-        if shelf.idle.len() < IDLE_COUNT_MAX {
+        if shelf.idle.len() < self.most {
             shelf.idle.push((Instant::now(), connection));
             if shelf.sweeper.is_none() {
                 shelf.sweeper = Some(tokio::spawn(sweep(self.shelf.clone())).abort_handle());
@@ -270,9 +281,6 @@ async fn sweep(shelf: Arc<Mutex<Shelf>>) {
 /// How long a connection waits for its next request: below the keep-alive timeouts of common servers (the shortest
 /// known is 2 s), so that a request rarely meets one that is just being closed.
 const IDLE_MAX: Duration = Duration::from_secs(1);
-
-/// How many connections of one actor wait. Each is an open file and, in many servers, a thread.
-const IDLE_COUNT_MAX: usize = 8;
 
 /// How long a request waits while the app's queue of connections is full: then it is overloaded, or stuck.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(10);

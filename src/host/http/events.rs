@@ -19,7 +19,10 @@ impl App {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static("/_actor");
         *request.headers_mut() = headers;
-        let failed = |error: AppError| EventError::Failed(error.to_string());
+        let failed = |error: AppError| {
+            self.site.doubt();
+            EventError::Failed(error.to_string())
+        };
         let (response, mut connection) = self.exchange(request).await.map_err(failed)?;
         let (head, mut body) = response.into_parts();
         let mut text = BytesMut::new();
@@ -33,7 +36,7 @@ impl App {
                 None => break,
             }
         }
-        self.pool.put_back(connection).await;
+        self.site.pool.put_back(connection).await;
         answer_of(head.status, &head.headers, text.freeze())
     }
 }

@@ -3,12 +3,15 @@
 //! Nothing that frames a message passes: lengths and transfer encodings are made anew on each side, so that a client
 //! and an app can never disagree through us on where a message ends.
 
+use std::net::SocketAddr;
+
 use greenroom_protocol::{Headers, StreamId};
 use hyper::HeaderMap;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::host::StartActor;
 use crate::telemetry;
@@ -20,6 +23,8 @@ pub(in crate::host) struct Identity {
     name: HeaderValue,
     key: Option<HeaderValue>,
     generation: HeaderValue,
+    /// What opens the actor's API, and where it is, for an app that serves many actors.
+    door: Option<(HeaderValue, HeaderValue)>,
 }
 
 impl Identity {
@@ -30,7 +35,15 @@ impl Identity {
             name: printable(&start.name),
             key: start.actor_key.as_deref().map(printable),
             generation: HeaderValue::from(start.key.generation),
+            door: None,
         }
+    }
+
+    /// The same with the actor's API, for an app that serves other actors too and cannot know from its environment.
+    pub(in crate::host) fn with_door(self, token: &SecretString, api: SocketAddr) -> Self {
+        let mut token = printable(token.expose_secret());
+        token.set_sensitive(true);
+        Identity { door: Some((token, printable(&format!("http://{api}")))), ..self }
     }
 
     /// Adds the headers that say who is asked.
@@ -41,6 +54,10 @@ impl Identity {
             headers.insert(ACTOR_KEY, key.clone());
         }
         headers.insert(ACTOR_GENERATION, self.generation.clone());
+        if let Some((token, api)) = &self.door {
+            headers.insert(ACTOR_TOKEN, token.clone());
+            headers.insert(ACTOR_API, api.clone());
+        }
     }
 
     /// Adds the headers that say who is asked, and in which request.
@@ -156,6 +173,8 @@ const ACTOR_ID: HeaderName = HeaderName::from_static("actor-id");
 const ACTOR_NAME: HeaderName = HeaderName::from_static("actor-name");
 const ACTOR_KEY: HeaderName = HeaderName::from_static("actor-key");
 const ACTOR_GENERATION: HeaderName = HeaderName::from_static("actor-generation");
+const ACTOR_TOKEN: HeaderName = HeaderName::from_static("actor-token");
+const ACTOR_API: HeaderName = HeaderName::from_static("actor-api");
 const ACTOR_REQUEST_ID: HeaderName = HeaderName::from_static("actor-request-id");
 
 #[cfg(test)]
