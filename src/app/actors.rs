@@ -162,11 +162,19 @@ fn child_process(actor: &ActorDefinition, run: &RunSettings) -> child_process::S
     settings.start_timeout = actor.start_timeout.unwrap_or(settings.start_timeout);
     settings.stop_grace = actor.stop_grace.unwrap_or(settings.stop_grace);
     let places = [&run.data_dir, &run.runtime_dir];
+    let credentials = run.egress.iter().filter_map(|egress| egress.credential.as_ref());
+    let credentials = credentials.map(|file| file.path().to_owned());
     let files = run.own_files.iter().chain(&actor.env_file);
     settings.isolation = Some(Isolation {
         launcher: OWN_PROGRAM.into(),
         sandbox: actor.sandbox,
-        hidden: places.into_iter().chain(files).cloned().chain(KEPT_AWAY.iter().map(PathBuf::from)).collect(),
+        hidden: places
+            .into_iter()
+            .chain(files)
+            .cloned()
+            .chain(credentials)
+            .chain(KEPT_AWAY.iter().map(PathBuf::from))
+            .collect(),
         read_paths: actor.read_paths.clone(),
         write_paths: actor.write_paths.clone(),
     });

@@ -41,6 +41,12 @@ impl SecretFile {
         Ok(SecretFile { path, privacy })
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The token in it.
     ///
     /// # Errors

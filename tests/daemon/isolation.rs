@@ -1,6 +1,7 @@
 //! What an actor's process is kept from: the machine, the daemon, and other actors. The rows of the threat table in
 //! docs/OPERATIONS.md.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,7 +28,9 @@ async fn an_actor_reaches_its_own_files_and_those_of_nobody_else() {
         assert_eq!(stage.eval("a", &format!("open({:?} + 'x', 'w')", file)).await, DENIED);
     }
     let data = stage.path("data");
-    for path in [stage.path("actors.toml"), format!("{data}/runner-key"), stage.path("secret")] {
+    for path in
+        [stage.path("actors.toml"), stage.path("credential"), format!("{data}/runner-key"), stage.path("secret")]
+    {
         assert!(Path::new(&path).exists(), "{path}");
         let outcome = open("a", &path).await;
         assert_eq!(outcome, if path.ends_with("secret") { "6" } else { DENIED }, "{path}");
@@ -246,7 +249,11 @@ impl Stage {
         let actor = |name: &str, more: &str| {
             format!("[actors.{name}]\ncommand = [\"python3\", \"evaluate.py\"]\nstart_timeout = \"29s\"\n{more}\n")
         };
-        std::fs::write(&file, actor("a", a) + &actor("b", b)).unwrap();
+        let credential = dir.path().join("credential");
+        std::fs::write(&credential, "canary").unwrap();
+        std::fs::set_permissions(&credential, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let egress = "[egress.llm]\nurl = \"http://127.0.0.1:9\"\ncredential_file = \"credential\"\n";
+        std::fs::write(&file, actor("a", a) + &actor("b", b) + egress).unwrap();
         // The data lies in the working directory of the actors, as it does in a first try.
         let inner = tempfile::tempdir_in(dir.path()).unwrap();
         std::os::unix::fs::symlink(inner.path().join("data"), dir.path().join("data")).unwrap();
