@@ -27,6 +27,8 @@ pub mod egress;
 #[cfg(feature = "daemon")]
 pub mod host;
 #[cfg(feature = "daemon")]
+mod link_local;
+#[cfg(feature = "daemon")]
 mod local_socket;
 #[cfg(feature = "daemon")]
 pub mod reporter;

@@ -116,7 +116,8 @@ fn host(
 
 /// A process of root is kept away from nothing by its user, and is no place for the code of actors.
 fn as_root(settings: &RunSettings) -> Result<(), Exit> {
-    if !rustix::process::geteuid().is_root() {
+    let runs_code = settings.actors.iter().any(|actor| actor.upstream.is_empty());
+    if !runs_code || !rustix::process::geteuid().is_root() {
         return Ok(());
     }
     if settings.allow_root {

@@ -23,6 +23,7 @@ const MODULES: &[Module] = &[
     module("config", LEAF, &[]),
     module("credit", LEAF, &[]),
     module("kv", LEAF, &[]),
+    module("link_local", LEAF, &[]),
     module("local_socket", LEAF, &[]),
     module("shutdown", LEAF, &[]),
     module("store", LEAF, &["telemetry"]),

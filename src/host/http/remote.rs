@@ -2,16 +2,18 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use crate::config::Endpoint;
+use crate::link_local::is_link_local;
 
 /// A server that somebody else runs.
 pub(in crate::host) struct Remote {
@@ -38,10 +40,24 @@ impl Remote {
         Ok(Remote { host: url.host.clone(), port: url.port, tls })
     }
 
+    /// Where it is now. An address of this link must have been written down as such: a name that leads there is a
+    /// mistake, or somebody's attempt at the secrets of the machine.
+    async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let mut found: Vec<SocketAddr> = lookup_host((self.host.as_str(), self.port)).await?.collect();
+        if self.host.parse::<IpAddr>().is_err() {
+            found.retain(|address| !is_link_local(address.ip()));
+            if found.is_empty() {
+                let says = format!("{} leads to no address but those of this link", self.host);
+                return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, says));
+            }
+        }
+        Ok(found)
+    }
+
     /// Connects once.
     pub(super) async fn connect(&self) -> io::Result<Tcp> {
         let connect = async {
-            let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            let tcp = TcpStream::connect(&*self.addresses().await?).await?;
             let tcp = super::connection::usable(tcp)?;
             match &self.tls {
                 None => Ok(Either::Left(tcp)),
