@@ -259,7 +259,18 @@ async fn start_gateway(folder: &TempDir, listen: &str) -> Gateway {
 fn start_runner(folder: &TempDir, port: u16, place: usize, number: usize) -> Runner {
     let log = File::create(folder.path().join(format!("runner-{number}.log"))).expect("it is created");
     let child = Command::new(env!("CARGO_BIN_EXE_greenroom"))
-        .args(["run", "--runner-name", POOL, "--admin", "off", "--log", "debug", "--log-format", "text"])
+        .args([
+            "run",
+            "--allow-root",
+            "--runner-name",
+            POOL,
+            "--admin",
+            "off",
+            "--log",
+            "debug",
+            "--log-format",
+            "text",
+        ])
         .args(["--endpoint", &format!("http://127.0.0.1:{port}")])
         .arg("--actors")
         .arg(folder.path().join("actors.toml"))
