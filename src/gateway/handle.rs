@@ -302,7 +302,7 @@ impl StreamLink {
     /// Sends on the stream, waiting while the driver is busy.
     ///
     /// # Errors
-    /// As [`Uplink::send`].
+    /// [`GatewayError::Unavailable`] when the gateway stops. That the stream has ended is told by its events only.
     pub async fn send(&self, up: StreamUp) -> Result<(), GatewayError> {
         self.uplink.send(up).await
     }
