@@ -158,20 +158,33 @@ fn a_goodbye_that_a_broken_connection_may_have_lost_is_said_again() {
 
 #[test]
 fn nobody_is_woken_for_ever_to_hear_a_goodbye() {
+    assert_eq!(lives_without_success(&[]), 4);
+}
+
+#[test]
+fn what_a_client_said_before_it_left_is_tried_as_often_as_if_it_had_stayed() {
+    assert_eq!(lives_without_success(&["last words"]), 9);
+}
+
+/// How many lives are tried for a client that said this and left, when each of them ends without taking anything.
+fn lives_without_success(said: &[&'static str]) -> usize {
     let (mut world, runner, life, client) = chat(CrashPolicy::Sleep);
     world.sleep(&runner, &life, 1);
+    for text in said {
+        world.up(client, self::text(text));
+    }
     world.tell(Input::ClientGone { stream: client });
     let mut lives = 0;
-    for _ in 0..200 {
+    for _ in 0..400 {
         if let Some(command) = world.commands(&runner).first() {
             lives += 1;
             let life = command.checkpoint.clone();
-            world.events(&runner, &life, 0, [Event::Running, failed("cannot say goodbye")]);
+            world.events(&runner, &life, 0, [Event::Running, failed("takes nothing")]);
         }
         world.live(&[&runner], SECOND);
     }
-    assert_eq!(lives, 4);
     assert_eq!((world.phase(&life.actor_id), world.core.health().streams), (Phase::Sleeping, 0));
+    lives
 }
 
 #[test]

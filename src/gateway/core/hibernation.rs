@@ -410,7 +410,8 @@ impl Core {
             return true;
         }
         socket.fruitless = socket.fruitless.saturating_add(1);
-        if socket.fruitless <= if socket.closing { GOODBYES_MAX } else { FRUITLESS_MAX } {
+        // A client that has left still wants to have been heard.
+        if socket.fruitless <= if socket.wants_only_goodbye() { GOODBYES_MAX } else { FRUITLESS_MAX } {
             return true;
         }
         debug!(actor_id = %socket.actor_id, "actor takes nothing from a socket, socket given up");
@@ -464,7 +465,7 @@ fn wire_id(gateway: [u8; 4], request: u32) -> StreamId {
 const PENDING_LIMIT_REACHED: &str = "guard.websocket_pending_limit_reached";
 /// After this many lives that took nothing of a socket it is closed, as the engine does with what it rewakes for.
 const FRUITLESS_MAX: u8 = 8;
-/// After this many lives that did not hear of a client's goodbye, no further one is woken for it.
+/// After this many lives that did not hear of a client's goodbye, and of nothing else, no further one is woken for it.
 const GOODBYES_MAX: u8 = 3;
 /// What may be on its way to a runner from all of these sockets, in bytes: well within what its connection may lag
 /// behind.
