@@ -1,6 +1,7 @@
 //! One schedule: the session between the gateway and the hosts of the model, and the laws.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use bytes::Bytes;
 use greenroom::actor::{ActorKey, Outcome};
@@ -72,6 +73,8 @@ pub struct World {
     /// What was asked under each id, and the last index sent for each life on this connection.
     asked: BTreeMap<u32, KvRequest>,
     last_sent: BTreeMap<ActorKey, i64>,
+    /// When the gateway began the newest life of each actor.
+    begun: BTreeMap<usize, Instant>,
     identity: u32,
     exited: bool,
 }
@@ -118,6 +121,7 @@ impl World {
             waiting_tickets: BTreeSet::new(),
             asked: BTreeMap::new(),
             last_sent: BTreeMap::new(),
+            begun: BTreeMap::new(),
             identity: 0,
             exited: false,
         };
@@ -145,6 +149,7 @@ impl World {
             }
             Step::GatewayReads(messages) => self.read(messages),
             Step::GatewayStarts { actor, lost } => {
+                self.begun.insert(actor, self.stage.now);
                 let mut commands = self.gateway.start(ACTORS[actor], lost);
                 // Only at first: a start that is given again has an empty list.
                 if let Some(CommandWrapper { command: Command::Start { hibernating, .. }, .. }) = commands.last_mut() {
@@ -153,7 +158,11 @@ impl World {
                 self.say(ToClient::Commands(commands));
             }
             Step::GatewayStartsAnOldGeneration { actor } => {
-                if let Some(command) = self.gateway.start_old(ACTORS[actor]) {
+                // What overtakes a command does so by seconds; for longer than a minute nobody remembers a life that is
+                // over and settled.
+                let lately = |begun: &Instant| self.stage.now - *begun < secs(30);
+                let overtaken = self.begun.get(&actor).is_some_and(lately);
+                if let Some(command) = overtaken.then(|| self.gateway.start_old(ACTORS[actor])).flatten() {
                     self.say(ToClient::Commands(vec![command]));
                 }
             }
