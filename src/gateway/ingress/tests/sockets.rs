@@ -170,6 +170,26 @@ async fn what_was_sent_before_leaving_is_delivered() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_while_its_actor_speaks_is_heard_to_the_end() {
+    let (address, mut driver, _) = start().await;
+    for _ in 0..50 {
+        let mut client = dial(address, &path("/"), &[]).await;
+        let mut stream = driver.open().await;
+        open(&stream);
+        // What the client has not read when it leaves breaks the connection, and with it what the gateway writes.
+        stream.send(TunnelEvent::Message { data: Bytes::from_static(b"unread"), binary: true });
+        client.get_ref().peek(&mut [0]).await.expect("it has come");
+        client.feed(Message::text("last words")).await.expect("sent");
+        let frame = CloseFrame { code: 4001.into(), reason: "enough".into() };
+        client.send(Message::Close(Some(frame))).await.expect("sent");
+        stream.send(TunnelEvent::Message { data: Bytes::from_static(b"more"), binary: true });
+        drop(client);
+        assert_eq!(stream.up().await, message("last words", false));
+        assert_eq!(stream.up().await, StreamUp::Close { code: Some(4001), reason: Some("enough".into()) });
+    }
+}
+
+#[tokio::test]
 async fn opening_is_tried_again() {
     let (address, mut driver, _) = start().await;
     let mut client = dial(address, &path("/"), &[]).await;

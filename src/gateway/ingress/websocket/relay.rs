@@ -1,9 +1,13 @@
 //! Frames between a client and the actor that has taken its socket.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use greenroom_protocol::close::{clip, sendable_code};
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
@@ -88,9 +92,17 @@ impl Ingress {
     pub(super) async fn relay(&self, open: &mut Open, ray: Id) -> Ending {
         let Open { to_client, from_client, actor: Opened { actor, link, events, early } } = open;
         let overflow = events.overflow();
-        tokio::select! {
-            ending = upwards(from_client, link, early, ray) => ending,
-            ending = downwards(events, to_client, *actor, ray) => match ending {
+        let mut upwards = pin!(upwards(from_client, link, early, ray));
+        let written = tokio::select! {
+            ending = &mut upwards => return ending,
+            written = downwards(events, to_client, *actor, ray) => written,
+            () = overflow => return Ending::named(TRY_AGAIN_LATER, "guard.websocket_client_too_slow", ray),
+            () = self.stopping.cancelled() => return Ending::going_away(ray),
+        };
+        match written {
+            Ok(ending) => ending,
+            // A client that takes nothing any more may have said something before, its goodbye for one.
+            Err(_) => match timeout(LAST_WORDS, upwards).await {
                 Ok(ending) => ending,
                 Err(_) => {
                     // The driver may be stopping; then the actor is told by it.
@@ -98,8 +110,6 @@ impl Ingress {
                     Ending::ByClient
                 }
             },
-            () = overflow => Ending::named(TRY_AGAIN_LATER, "guard.websocket_client_too_slow", ray),
-            () = self.stopping.cancelled() => Ending::going_away(ray),
         }
     }
 }
@@ -178,3 +188,6 @@ async fn downwards(
 
 /// The close code for a client that may come back when it is faster.
 const TRY_AGAIN_LATER: u16 = 1013;
+
+/// How long what a client said before its connection broke may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(5);
