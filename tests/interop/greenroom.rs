@@ -56,6 +56,8 @@ impl RunnerPlace {
         let text = format!(
             r#"[actors.counter]
 command = ["node", "counter.mjs"]
+# Its packages are in the folder above, and it reports to a file of the test.
+sandbox = "off"
 cwd = {cwd:?}
 env = {{ HOOKS_FILE = {hooks:?} }}
 websocket = "proxy"
@@ -64,6 +66,7 @@ stop_grace = "3s"
 
 [actors.room]
 command = ["node", "room.mjs"]
+sandbox = "off"
 cwd = {cwd:?}
 env = {{ HOOKS_FILE = {hooks:?} }}
 start_timeout = "20s"
