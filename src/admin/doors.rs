@@ -3,16 +3,15 @@
 use std::net::IpAddr;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, HeaderMap};
+use axum::http::header::{HOST, HeaderMap};
 use axum::http::uri::Authority;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use secrecy::ExposeSecret;
-use subtle::ConstantTimeEq;
 
 use super::answer::Refusal;
 use super::state::Shared;
+use crate::bearer;
 
 /// The way a caller came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +53,8 @@ fn admitted(shared: &Shared, door: Door, request: &Request) -> Result<(), Refusa
         return Err(Refusal::new(StatusCode::FORBIDDEN, "read_only", "this address can only be read")
             .hint("use the socket admin.sock in the runtime directory, or set --admin-write-token-file"));
     };
-    match bearer(request.headers()) {
-        // Compared in constant time, so that the time taken tells nothing of how much was right.
-        Some(given) if bool::from(given.ct_eq(token.expose_secret().as_bytes())) => Ok(()),
+    match bearer::of(request.headers()) {
+        Some(given) if bearer::is(given, token) => Ok(()),
         Some(_) | None => {
             Err(Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", "the write token is missing or wrong")
                 .hint("send it as `Authorization: Bearer …`; the commands read it from --admin-write-token-file"))
@@ -70,13 +68,6 @@ fn is_named_by_address(headers: &HeaderMap) -> bool {
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
-
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(BEARER.len())?;
-    scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim_ascii())
-}
-
-const BEARER: &[u8] = b"Bearer ";
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ const ROOT: u8 = 5;
 const MODULES: &[Module] = &[
     module("actor", LEAF, &[]),
     module("backoff", LEAF, &[]),
+    module("bearer", LEAF, &[]),
     module("clock", LEAF, &[]),
     module("config", LEAF, &[]),
     module("credit", LEAF, &[]),
