@@ -4,6 +4,7 @@
 mod double;
 mod process;
 
+mod black_hole;
 mod dev;
 mod egress;
 mod isolation;

@@ -90,6 +90,29 @@ impl Daemon {
         tokio::time::timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("no record has {part:?}"))
     }
 
+    /// All records up to the one with this message, and this one.
+    pub async fn records_until(&mut self, message: &str, patience: Duration) -> Vec<Value> {
+        let mut records: Vec<Value> = Vec::new();
+        let read = async {
+            while records.last().is_none_or(|record| record["message"] != message) {
+                let line =
+                    self.log.next_line().await.unwrap().unwrap_or_else(|| panic!("no {message:?}: {records:#?}"));
+                records.push(serde_json::from_str(&line).unwrap());
+            }
+        };
+        let read = tokio::time::timeout(patience, read).await;
+        assert!(read.is_ok(), "no record says {message:?}: {records:#?}");
+        records
+    }
+
+    /// The processor time it has used so far, its threads included and its children not.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id().unwrap())).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
     /// The most memory it has held so far, in bytes.
     pub fn peak_memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
