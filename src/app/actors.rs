@@ -8,9 +8,9 @@ use tracing::{error, info, warn};
 
 use crate::api::{Api, Services};
 use crate::app::Exit;
-use crate::config::{ActorDefinition, Listen, ProcessPer, RunSettings};
+use crate::config::{ActorDefinition, Listen, Mistake, Mistakes, ProcessPer, RunSettings};
 use crate::egress::Egress;
-use crate::host::child_process::{self, ChildProcess, Isolation, Roots, SharedProcess};
+use crate::host::child_process::{self, Cgroups, ChildProcess, Isolation, Limits, Roots, SharedProcess};
 use crate::host::upstream::{self, Upstream};
 use crate::host::{ActorHost, Doors};
 use crate::socket::tls_connector;
@@ -27,6 +27,8 @@ pub(super) struct Hosts {
     definitions: Vec<ActorDefinition>,
     /// The API that they tell their processes of; serves while this lives.
     api: Option<Api>,
+    /// Where their processes get cgroups, or why nowhere.
+    cgroups: Result<Cgroups, String>,
     /// What the API passes calls on to.
     pub(super) services: Services,
 }
@@ -35,14 +37,19 @@ impl Hosts {
     /// Hosts that need no API.
     #[cfg(feature = "gateway")]
     pub(super) fn in_process(by_name: HostsByName) -> Self {
-        Hosts { by_name, definitions: Vec::new(), api: None, services: Services::default() }
+        Hosts { by_name, ..Hosts::none() }
+    }
+
+    fn none() -> Self {
+        let cgroups = Err("nothing needs one".to_owned());
+        Hosts { by_name: Vec::new(), definitions: Vec::new(), api: None, cgroups, services: Services::default() }
     }
 }
 
 /// The hosts of the defined actors, with the API that they tell their processes of.
 pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
     if settings.actors.is_empty() {
-        return Ok(Hosts { by_name: Vec::new(), definitions: Vec::new(), api: None, services: Services::default() });
+        return Ok(Hosts::none());
     }
     as_root(settings)?;
     let services = services(settings)?;
@@ -59,8 +66,14 @@ pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
         }
         None => warn!("this kernel has no Landlock: actors can read what this user can read"),
     }
-    let by_name = by_name(settings, &roots, api.doors(), None)?;
-    Ok(Hosts { by_name, definitions: settings.actors.clone(), api: Some(api), services })
+    let cgroups = Cgroups::claim();
+    match &cgroups {
+        Ok(cgroups) => info!(%cgroups, "each process of an actor has a cgroup of its own"),
+        Err(reason) => info!(reason, "processes of actors have no cgroups of their own: no memory_max, no pids_max"),
+    }
+    kept(&settings.actors, &cgroups)?;
+    let by_name = by_name(settings, &roots, api.doors(), &cgroups, None)?;
+    Ok(Hosts { by_name, definitions: settings.actors.clone(), api: Some(api), cgroups, services })
 }
 
 /// Makes the hosts those of other definitions; they go on telling their processes of the same API.
@@ -68,7 +81,8 @@ pub(super) async fn change(hosts: &mut Hosts, settings: &RunSettings) -> Result<
     // `hosts` checks for root, too, and a daemon does not change its user.
     match &hosts.api {
         Some(api) => {
-            hosts.by_name = by_name(settings, &roots(settings), api.doors(), Some(hosts))?;
+            kept(&settings.actors, &hosts.cgroups)?;
+            hosts.by_name = by_name(settings, &roots(settings), api.doors(), &hosts.cgroups, Some(hosts))?;
             hosts.definitions.clone_from(&settings.actors);
         }
         None => *hosts = self::hosts(settings).await?,
@@ -82,12 +96,19 @@ fn roots(settings: &RunSettings) -> Roots {
 
 /// The host of every actor name; one whose definition has not changed is kept, with the process or the servers that
 /// its actors share.
-fn by_name(settings: &RunSettings, roots: &Roots, doors: &Doors, before: Option<&Hosts>) -> Result<HostsByName, Exit> {
+fn by_name(
+    settings: &RunSettings,
+    roots: &Roots,
+    doors: &Doors,
+    cgroups: &Result<Cgroups, String>,
+    before: Option<&Hosts>,
+) -> Result<HostsByName, Exit> {
     let kept = |actor: &ActorDefinition| {
         let before = before.filter(|before| before.definitions.contains(actor))?;
         before.by_name.iter().find(|(name, _)| *name == actor.name).cloned()
     };
-    let made = |actor: &ActorDefinition| Ok((actor.name.clone(), host(actor, settings, roots, doors)?));
+    let made =
+        |actor: &ActorDefinition| Ok((actor.name.clone(), host(actor, settings, roots, doors, cgroups.as_ref().ok())?));
     settings.actors.iter().map(|actor| kept(actor).map_or_else(|| made(actor), Ok)).collect()
 }
 
@@ -96,10 +117,11 @@ fn host(
     settings: &RunSettings,
     roots: &Roots,
     doors: &Doors,
+    cgroups: Option<&Cgroups>,
 ) -> Result<Arc<dyn ActorHost>, Exit> {
     let (roots, doors) = (roots.clone(), doors.clone());
     if actor.upstream.is_empty() {
-        let settings = child_process(actor, settings);
+        let settings = child_process(actor, settings, cgroups);
         return Ok(match actor.process {
             ProcessPer::Actor => Arc::new(ChildProcess::new(settings, roots, doors)),
             ProcessPer::Name => Arc::new(SharedProcess::new(settings, roots, doors)),
@@ -130,6 +152,33 @@ fn as_root(settings: &RunSettings) -> Result<(), Exit> {
     Err(Exit::Misconfigured)
 }
 
+/// The limits that cannot be kept here, each with what to do.
+pub(super) fn unkept(actors: &[ActorDefinition], cgroups: &Result<Cgroups, String>) -> Mistakes {
+    let mut mistakes = Mistakes::default();
+    for actor in actors {
+        let limits = limits(actor);
+        let missing = match cgroups {
+            Ok(cgroups) => cgroups.missing(&limits),
+            Err(why) => limits.key().map(|key| (key, why.as_str())),
+        };
+        if let Some((key, why)) = missing {
+            let says = format!("{why}; start the daemon by a unit with {DELEGATE}, as greenroom-runner.service does");
+            mistakes.push(Mistake::new(format!("actors.{}.{key}", actor.name), says));
+        }
+    }
+    mistakes
+}
+
+fn kept(actors: &[ActorDefinition], cgroups: &Result<Cgroups, String>) -> Result<(), Exit> {
+    let unkept = unkept(actors, cgroups);
+    unkept.iter().for_each(|mistake| error!({ fields::ERROR } = %mistake, "a limit of an actor cannot be kept"));
+    if unkept.is_empty() { Ok(()) } else { Err(Exit::Misconfigured) }
+}
+
+fn limits(actor: &ActorDefinition) -> Limits {
+    Limits { memory_max: actor.memory_max, pids_max: actor.pids_max }
+}
+
 /// What actors may call through the API.
 fn services(settings: &RunSettings) -> Result<Services, Exit> {
     let used = settings.actors.iter().map(|actor| (actor.name.clone(), actor.egress.clone())).collect();
@@ -141,7 +190,7 @@ fn services(settings: &RunSettings) -> Result<Services, Exit> {
 }
 
 /// How to run a defined actor as a child process.
-fn child_process(actor: &ActorDefinition, run: &RunSettings) -> child_process::Settings {
+fn child_process(actor: &ActorDefinition, run: &RunSettings, cgroups: Option<&Cgroups>) -> child_process::Settings {
     let mut settings = child_process::Settings::new(actor.command.clone(), actor.cwd.clone());
     settings.env.clone_from(&actor.env);
     settings.env_file.clone_from(&actor.env_file);
@@ -178,6 +227,8 @@ fn child_process(actor: &ActorDefinition, run: &RunSettings) -> child_process::S
             .collect(),
         read_paths: actor.read_paths.clone(),
         write_paths: actor.write_paths.clone(),
+        cgroups: cgroups.cloned(),
+        limits: limits(actor),
     });
     settings
 }
@@ -219,6 +270,9 @@ pub(super) fn list(actors: &[ActorDefinition]) -> String {
     }
     lines
 }
+
+/// What gives a daemon a cgroup of its own.
+const DELEGATE: &str = "Delegate=cpu memory pids";
 
 /// This program, also after its file was replaced.
 const OWN_PROGRAM: &str = "/proc/self/exe";

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use rustix::fs::{Access, access};
 
-use crate::app::{Exit, complain, misconfigured, run, say};
+use crate::app::{Exit, actors, complain, misconfigured, run, say};
 use crate::config::{self, ActorDefinition, Mistake, Mistakes, RunSettings, Values};
+use crate::host::child_process::Cgroups;
 use crate::runner::{self, Status};
 
 /// Checks settings and tells every mistake, or that there is none.
@@ -17,7 +18,8 @@ pub(super) fn check(values: &Values, online: bool) -> Exit {
         Ok((settings, _)) => settings,
         Err(mistakes) => return misconfigured(&mistakes),
     };
-    let mistakes = missing(&settings.actors, env::var_os("PATH").as_deref());
+    let mut mistakes = missing(&settings.actors, env::var_os("PATH").as_deref());
+    actors::unkept(&settings.actors, &Cgroups::survey()).iter().for_each(|mistake| mistakes.push(mistake.clone()));
     if !mistakes.is_empty() {
         return misconfigured(&mistakes);
     }

@@ -54,6 +54,10 @@ pub struct ActorDefinition {
     pub read_paths: Vec<PathBuf>,
     /// What they may write there beyond their own directories; absolute.
     pub write_paths: Vec<PathBuf>,
+    /// The most memory of a process with all that it starts, in bytes.
+    pub memory_max: Option<u64>,
+    /// The most processes and threads at once.
+    pub pids_max: Option<u32>,
     /// The names of the egresses that it may use; each is defined.
     pub egress: Vec<String>,
 }
@@ -167,6 +171,8 @@ pub(crate) fn short_form(text: &str, cwd: PathBuf, drain_timeout: Duration) -> R
         sandbox: true,
         read_paths: Vec::new(),
         write_paths: Vec::new(),
+        memory_max: None,
+        pids_max: None,
         egress: Vec::new(),
     })
 }
@@ -230,6 +236,10 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         }
         paths
     };
+    let memory_max = section.size("memory_max");
+    if memory_max.is_some_and(|bytes| bytes < MEMORY_MIN) {
+        section.mistake("memory_max", "expected at least 1MiB");
+    }
     ActorDefinition {
         name: name.to_owned(),
         command,
@@ -248,6 +258,8 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         sandbox,
         read_paths: paths("read_paths"),
         write_paths: paths("write_paths"),
+        memory_max,
+        pids_max: section.count("pids_max", 1..=PIDS_MAX),
         egress: Vec::new(),
     }
 }
@@ -316,6 +328,12 @@ const SLEEP_AFTER_MIN: Duration = Duration::from_secs(1);
 /// More events at once than anybody means.
 const CONCURRENCY_MAX: u32 = 10_000;
 
+/// No program starts with less memory.
+const MEMORY_MIN: u64 = 1 << 20;
+
+/// The most process ids that Linux has.
+const PIDS_MAX: u32 = 1 << 22;
+
 /// Above this, the host's default for `stop_grace` (10 s) leaves enough time to tell the gateway.
 const USUAL_GRACE: Duration = Duration::from_secs(11);
 
@@ -323,7 +341,8 @@ const USUAL_GRACE: Duration = Duration::from_secs(11);
 const UPSTREAMS_MAX: usize = 64;
 
 /// Keys that say how a process is run.
-const OF_PROCESSES: &[&str] = &["process", "cwd", "env", "env_file", "listen", "sandbox", "read_paths", "write_paths"];
+const OF_PROCESSES: &[&str] =
+    &["process", "cwd", "env", "env_file", "listen", "sandbox", "read_paths", "write_paths", "memory_max", "pids_max"];
 
 /// Every key of an actor.
 const KEYS: &[&str] = &[
@@ -352,8 +371,7 @@ const KEYS: &[&str] = &[
 ];
 
 /// Keys whose feature is not built, and the values that need none of it. A feature that gets built deletes its line.
-const NOT_BUILT_KEYS: &[(&str, &[&str])] =
-    &[("memory_max", &[]), ("pids_max", &[]), ("workflows", &[]), ("jobs", &["false"]), ("jobs_tokens_file", &[])];
+const NOT_BUILT_KEYS: &[(&str, &[&str])] = &[("workflows", &[]), ("jobs", &["false"]), ("jobs_tokens_file", &[])];
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! (Actor Process Contract v1), is ready when its socket accepts, and is asked to stop by an event, by SIGTERM and at
 //! last by SIGKILL to its whole process group. What it writes to its outputs becomes log records.
 
+mod cgroup;
 mod directories;
 mod door;
 mod environment;
@@ -24,6 +25,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
+pub use cgroup::{Cgroups, Limits};
 pub use directories::Roots;
 pub use isolation::{Isolation, landlock, launch};
 pub use leftovers::end_leftovers;

@@ -31,7 +31,15 @@ impl Daemon {
 
     /// Starts a command with these variables on top of the few that every one gets.
     pub fn start_with(dir: TempDir, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_greenroom"))
+        Self::start_by(&[], dir, arguments, variables)
+    }
+
+    /// Starts a command by another one, which becomes what its arguments name.
+    pub fn start_by(starter: &[&str], dir: TempDir, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut words = starter.iter().copied().chain([env!("CARGO_BIN_EXE_greenroom")]);
+        let program = words.next().expect("there is always one");
+        let mut child = Command::new(program)
+            .args(words)
             .args(arguments)
             .args(["--log-format", "json", "--data-dir"])
             .arg(dir.path().join("data"))

@@ -21,6 +21,8 @@ fn an_actor_needs_only_a_command() {
         sandbox: true,
         read_paths: vec![],
         write_paths: vec![],
+        memory_max: None,
+        pids_max: None,
         egress: vec![],
     };
     assert_eq!(actors, [expected]);
@@ -100,15 +102,25 @@ command = ["x"]
 websocket = "events"
 concurrency = 1
 sleep_after = "60s"
-memory_max = "256MiB"
 jobs = true
 "#;
+    check(text, &["actors.toml:7: actors.a.jobs = true: not built yet in this version; what works is \"false\""]);
+}
+
+#[test]
+fn limits_of_memory_and_processes_have_units_and_bounds() {
+    let actors = read("[actors.a]\ncommand = [\"x\"]\nmemory_max = \"256MiB\"\npids_max = 64\n").unwrap();
+    assert_eq!((actors[0].memory_max, actors[0].pids_max), (Some(256 << 20), Some(64)));
     check(
-        text,
+        "[actors.a]\ncommand = [\"x\"]\nmemory_max = \"4KiB\"\npids_max = 0\n",
         &[
-            "actors.toml:7: actors.a.memory_max = \"256MiB\": not built yet in this version",
-            "actors.toml:8: actors.a.jobs = true: not built yet in this version; what works is \"false\"",
+            "actors.toml:3: actors.a.memory_max = \"4KiB\": expected at least 1MiB",
+            "actors.toml:4: actors.a.pids_max = 0: expected a count from 1 to 4194304",
         ],
+    );
+    check(
+        "[actors.a]\nupstream = [\"http://127.0.0.1:9\"]\npids_max = 9\n",
+        &["actors.toml:3: actors.a.pids_max = 9: this is for a process that greenroom starts, and upstreams are not"],
     );
 }
 

@@ -1,8 +1,8 @@
 //! What a process is kept from.
 //!
 //! Restrictions are put on by the process itself, before it becomes the actor's program: the runner spawns a launcher,
-//! which is the runner's own binary, and tells it what to do in its arguments. It gives up gaining privileges, enters a
-//! Landlock domain of its own, and then executes the program in its place, so that process id, process group,
+//! which is the runner's own binary, and tells it what to do in its arguments. It gives up gaining privileges, enters its
+//! cgroup and a Landlock domain of its own, and then executes the program in its place, so that process id, process group,
 //! descriptors and environment stay what they were.
 
 mod domain;
@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 pub use launch::launch;
 
+use super::cgroup::{Cgroups, Leaf, Limits};
 use super::directories::Directories;
+use crate::host::StartError;
 
 /// How the processes of an actor are isolated. Needs a launcher: a program that calls [`launch`] with its arguments
 /// when the first of them is [`WORD`](Isolation::WORD).
@@ -30,6 +32,10 @@ pub struct Isolation {
     pub read_paths: Vec<PathBuf>,
     /// What may be written beyond the process's own directories.
     pub write_paths: Vec<PathBuf>,
+    /// Where each process gets a cgroup of its own; nothing where there are none to be had.
+    pub cgroups: Option<Cgroups>,
+    /// What a process may use, in its cgroup.
+    pub limits: Limits,
 }
 
 impl Isolation {
@@ -37,8 +43,11 @@ impl Isolation {
     pub const WORD: &str = "exec-actor";
 
     /// The arguments of the launcher up to the actor's command, which follows them.
-    pub(super) fn arguments(&self, directories: &Directories) -> Vec<OsString> {
+    pub(super) fn arguments(&self, directories: &Directories, leaf: Option<&Leaf>) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec![Self::WORD.into()];
+        if let Some(leaf) = leaf {
+            arguments.extend([launch::CGROUP.into(), leaf.door().into()]);
+        }
         if self.sandbox {
             let mut add = |flag: &str, path: &Path| arguments.extend([flag.into(), path.into()]);
             add(launch::LIFE, directories.life());
@@ -50,6 +59,17 @@ impl Isolation {
         }
         arguments.push(launch::COMMAND.into());
         arguments
+    }
+
+    /// The cgroup of a new process, when there are any.
+    pub(super) fn leaf(&self, directories: &Directories) -> Result<Option<Leaf>, StartError> {
+        let life = directories.life().file_name().unwrap_or_default().to_string_lossy();
+        let missing = |key| StartError(format!("{key} cannot be kept: this runner has no cgroup of its own"));
+        match (&self.cgroups, self.limits.key()) {
+            (Some(cgroups), _) => cgroups.leaf(&life, &self.limits).map(Some).map_err(StartError),
+            (None, Some(key)) => Err(missing(key)),
+            (None, None) => Ok(None),
+        }
     }
 }
 

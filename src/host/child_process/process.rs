@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Settings;
+use super::cgroup::{Leaf, Spent};
 use super::directories::Directories;
 use super::listen::LISTEN_FD;
 use super::logs::{Tail, follow};
@@ -55,6 +56,8 @@ struct Shared {
 pub(super) struct End {
     status: Option<ExitStatus>,
     killed: bool,
+    /// What its cgroup says, if it had one.
+    spent: Option<Spent>,
 }
 
 impl Process {
@@ -69,7 +72,9 @@ impl Process {
         let Some((program, arguments)) = settings.command.split_first() else {
             return Err(StartError("no command is given".into()));
         };
-        let mut command = match &settings.isolation {
+        let isolation = settings.isolation.as_ref();
+        let leaf = isolation.map(|isolation| isolation.leaf(directories)).transpose()?.flatten();
+        let mut command = match isolation {
             None => Command::new(program),
             Some(isolation) => {
                 // What the launcher cannot find is told better from here.
@@ -77,7 +82,7 @@ impl Process {
                     return Err(not_spawned(settings, &io::ErrorKind::NotFound.into()));
                 }
                 let mut launcher = Command::new(&isolation.launcher);
-                launcher.args(isolation.arguments(directories)).arg(program);
+                launcher.args(isolation.arguments(directories, leaf.as_ref())).arg(program);
                 launcher
             }
         };
@@ -98,7 +103,8 @@ impl Process {
             child.stderr.take().map(|output| tokio::spawn(follow(output, "stderr", start.clone(), Some(tail.clone()))));
         let shared = Arc::new(Shared::default());
         let (ended, end) = watch::channel(None);
-        let watch = Watch { child, group, shared: shared.clone(), logs: [stdout, stderr], name: start.name.clone() };
+        let watch =
+            Watch { child, group, leaf, shared: shared.clone(), logs: [stdout, stderr], name: start.name.clone() };
         tokio::spawn(async move { ended.send_replace(Some(watch.end().await)) });
         Ok(Process { group, shared, end, tail })
     }
@@ -139,7 +145,7 @@ impl Process {
     /// Resolves when nothing of it is left.
     pub(super) async fn ended(&self) -> End {
         let mut end = self.end.clone();
-        let unknown = End { status: None, killed: false };
+        let unknown = End { status: None, killed: false, spent: None };
         end.wait_for(Option::is_some).await.ok().and_then(|end| *end).unwrap_or(unknown)
     }
 
@@ -197,10 +203,19 @@ impl std::fmt::Display for End {
                 if let Some(name) = signal_name(signal) {
                     write!(f, " ({name})")?;
                 }
-                if signal == Signal::KILL.as_raw() && !self.killed {
-                    f.write_str(", not by this runner; running out of memory looks like this")?;
+                if signal != Signal::KILL.as_raw() || self.killed {
+                    return Ok(());
                 }
-                Ok(())
+                match self.spent.and_then(|spent| Some((spent.out_of_memory?, spent.memory_max))) {
+                    Some((true, Some(most))) => {
+                        write!(f, ": out of memory, of which it may use {} (memory_max)", Bytes(most))
+                    }
+                    Some((true, None)) => {
+                        f.write_str(": out of memory, by a limit that holds for more than this actor")
+                    }
+                    Some((false, _)) => f.write_str(", not by this runner and not for its memory"),
+                    None => f.write_str(", not by this runner; running out of memory looks like this"),
+                }
             }
             (None, None) => write!(f, "ended with {status}"),
         }
@@ -211,6 +226,7 @@ impl std::fmt::Display for End {
 struct Watch {
     child: Child,
     group: Pid,
+    leaf: Option<Leaf>,
     shared: Arc<Shared>,
     logs: [Option<JoinHandle<()>>; 2],
     name: Arc<str>,
@@ -221,6 +237,7 @@ impl Watch {
         let status = self.child.wait().await;
         self.shared.gone.cancel();
         self.end_the_group().await;
+        let spent = self.end_the_leaf().await;
         let grace = Instant::now() + LOGS_GRACE;
         for log in self.logs.iter_mut().flatten() {
             // A process that left the group can hold the pipe open for ever.
@@ -231,7 +248,7 @@ impl Watch {
         if let Err(error) = &status {
             warn!(%error, "could not learn how a process ended");
         }
-        let end = End { status: status.ok(), killed: self.shared.killed.load(Ordering::Acquire) };
+        let end = End { status: status.ok(), killed: self.shared.killed.load(Ordering::Acquire), spent };
         metrics::runner().actor(&self.name).child_exit(end.kind());
         end
     }
@@ -246,8 +263,11 @@ impl Watch {
         while group_lives(self.group).await {
             let hopeless = !self.shared.asked.load(Ordering::Acquire) || self.shared.killed.load(Ordering::Acquire);
             if hopeless {
-                // Again, for those who were just being forked.
+                // Again, for those who were just being forked; a cgroup is faster than any fork.
                 send(self.group, Signal::KILL);
+                if let Some(leaf) = &self.leaf {
+                    leaf.kill();
+                }
                 if *last_look.get_or_insert_with(|| Instant::now() + KILL_PATIENCE) <= Instant::now() {
                     warn!("processes of an ended actor survive being killed");
                     return;
@@ -255,6 +275,35 @@ impl Watch {
             }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// Ends what left the group and could not leave the cgroup. Answers with what the kernel says of it.
+    async fn end_the_leaf(&mut self) -> Option<Spent> {
+        let leaf = self.leaf.take()?;
+        let (mut pause, give_up) = (Duration::from_millis(1), Instant::now() + KILL_PATIENCE);
+        while leaf.lives() && Instant::now() < give_up {
+            leaf.kill();
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+        let spent = leaf.spent();
+        if let Some(most) = spent.pids_max {
+            warn!(name = %self.name, most, "an actor wanted more processes than it may have (pids_max)");
+        }
+        Some(spent)
+    }
+}
+
+/// A number of bytes in the largest unit of which it is a whole number.
+struct Bytes(u64);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        match UNITS.into_iter().find(|(_, unit)| self.0.is_multiple_of(*unit)) {
+            Some((name, unit)) => write!(f, "{} {name}", self.0 / unit),
+            None => write!(f, "{} bytes", self.0),
         }
     }
 }
@@ -364,12 +413,19 @@ mod tests {
 
     #[test]
     fn an_end_is_told_with_its_code_or_signal() {
-        let end = |raw, killed| End { status: Some(ExitStatus::from_raw(raw)), killed }.to_string();
+        let spent = |raw, killed, spent| End { status: Some(ExitStatus::from_raw(raw)), killed, spent }.to_string();
+        let end = |raw, killed| spent(raw, killed, None);
         assert_eq!(end(3 << 8, false), "exited with code 3");
         assert_eq!(end(11, false), "was killed by signal 11 (SIGSEGV)");
         assert_eq!(end(9, true), "was killed by signal 9 (SIGKILL)");
         assert!(end(9, false).contains("memory"));
         assert_eq!(end(35, false), "was killed by signal 35");
+        let memory = |out, most| Some(Spent { out_of_memory: Some(out), memory_max: most, pids_max: None });
+        let told = spent(9, false, memory(true, Some(256 << 20)));
+        assert!(told.ends_with("(SIGKILL): out of memory, of which it may use 256 MiB (memory_max)"), "{told}");
+        assert!(spent(9, false, memory(true, None)).contains("out of memory"));
+        assert!(spent(9, false, memory(false, Some(1))).ends_with("not for its memory"));
+        assert_eq!(spent(9, true, memory(true, Some(1))), "was killed by signal 9 (SIGKILL)");
     }
 
     #[test]

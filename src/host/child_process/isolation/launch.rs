@@ -1,6 +1,7 @@
 //! The launcher's side: reads its arguments, restricts itself, and becomes the actor's program.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub fn launch(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 /// What a launcher is told.
 #[derive(Debug, Default)]
 struct Launch {
+    /// The file that lets it into its cgroup.
+    cgroup: Option<PathBuf>,
     domain: Option<Domain>,
     /// Not empty.
     command: Vec<OsString>,
@@ -42,6 +45,10 @@ impl Launch {
                 return (!launch.command.is_empty()).then_some(launch);
             }
             let path = PathBuf::from(arguments.next()?);
+            if flag == CGROUP {
+                launch.cgroup = Some(path);
+                continue;
+            }
             let domain = launch.domain.get_or_insert_default();
             let paths = match flag.to_str()? {
                 LIFE => &mut domain.life,
@@ -57,6 +64,12 @@ impl Launch {
 
     /// Answers only when it fails.
     fn run(self) -> io::Error {
+        // First, because everything after it is meant to keep this process from such files.
+        if let Some(door) = &self.cgroup
+            && let Err(error) = fs::write(door, "0")
+        {
+            return io::Error::other(format!("it could not enter its cgroup at {}: {error}", door.display()));
+        }
         if let Err(error) = rustix::thread::set_no_new_privs(true) {
             return error.into();
         }
@@ -97,6 +110,8 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 
 /// Before the actor's command.
 pub(super) const COMMAND: &str = "--";
+/// Before the file of the cgroup to enter.
+pub(super) const CGROUP: &str = "--cgroup";
 /// Before the directory of the life: its socket is made there, its token is read there.
 pub(super) const LIFE: &str = "--life";
 /// Before a directory that is the process's own.
@@ -122,6 +137,8 @@ mod tests {
         assert_eq!(domain.own, [PathBuf::from("/a"), PathBuf::from("/b")]);
         assert_eq!(launch.command, ["sh", "--own"]);
         assert!(read(&["--", "true"]).unwrap().domain.is_none());
+        let launch = read(&["--cgroup", "/c/cgroup.procs", "--", "true"]).unwrap();
+        assert_eq!((launch.cgroup.as_deref(), launch.domain.is_none()), (Some("/c/cgroup.procs".as_ref()), true));
         for wrong in [&["--"][..], &[], &["--life", "/l"], &["--other", "/l", "--", "sh"], &["--life", "--", "sh"]] {
             assert!(read(wrong).is_none(), "{wrong:?}");
         }
