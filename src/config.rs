@@ -6,7 +6,7 @@
 //!
 //! Reads files and the environment it is handed; writes nothing but [`runner_key`].
 
-mod actors_file;
+pub mod actors_file;
 mod endpoint;
 mod mistake;
 mod reader;

@@ -39,6 +39,8 @@ pub use error::GatewayError;
 pub use handle::{ActorIdentity, GatewayHandle, OpenStream, StreamLink};
 pub use id::{Id, ParseIdError};
 #[cfg(feature = "gateway")]
+pub use refusal::Refusal;
+#[cfg(feature = "gateway")]
 pub use running::{GatewayFailure, GatewayOptions, RunningGateway, run};
 pub use status::{GatewayHealth, LiveRunner};
 pub use stream::{StreamHead, StreamUp, TunnelEvent};

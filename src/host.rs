@@ -13,7 +13,7 @@ pub mod child_process;
 mod context;
 mod doors;
 pub mod events;
-mod http;
+pub mod http;
 pub mod in_process;
 mod panics;
 mod request;

@@ -64,11 +64,11 @@ pub struct ActorDefinition {
 
 /// What an actors file defines.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ActorsFile {
+pub struct ActorsFile {
     /// In the order of the file.
-    pub(crate) actors: Vec<ActorDefinition>,
+    pub actors: Vec<ActorDefinition>,
     /// In the order of the file.
-    pub(crate) egress: Vec<EgressDefinition>,
+    pub egress: Vec<EgressDefinition>,
 }
 
 /// How many processes the actors of a name have.
@@ -98,13 +98,7 @@ pub enum Listen {
 /// Reads an actors file. `file` is its name in messages, `directory` what its paths are relative to.
 ///
 /// Definitions with mistakes come out too, filled in with defaults: the mistakes decide whether anything starts.
-pub(crate) fn parse(
-    text: &str,
-    file: &str,
-    directory: &Path,
-    drain_timeout: Duration,
-    mistakes: &mut Mistakes,
-) -> ActorsFile {
+pub fn parse(text: &str, file: &str, directory: &Path, drain_timeout: Duration, mistakes: &mut Mistakes) -> ActorsFile {
     let file = File::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut defined = ActorsFile::default();

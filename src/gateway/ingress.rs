@@ -7,7 +7,7 @@
 mod attempts;
 mod cbor;
 pub(in crate::gateway) mod cors;
-mod headers;
+pub mod headers;
 mod lookup;
 mod patience;
 mod query_target;
@@ -30,11 +30,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use patience::Patience;
+pub use query_target::{CreateBy, QueryTarget};
+pub use target::{ActorTarget, Target};
 
 use self::attempts::Unanswered;
-use self::query_target::QueryTarget;
 use self::request_body::{BodyMemory, RequestBody, Unread};
-use self::target::{ActorTarget, Target};
 use super::listener::{ResponseBody, Routes};
 use super::public_api::PublicApi;
 use super::refusal::{RIVET_RAY, Refusal};

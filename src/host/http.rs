@@ -27,7 +27,8 @@ pub(super) use connection::{Address, Driver, Outbound};
 use connection::{Connection, Io, SendError};
 pub use events::is_text;
 pub(super) use events::{answer_of, client_request, event_of};
-pub(super) use headers::{Identity, from_app, is_reserved};
+pub(super) use headers::Identity;
+pub use headers::{from_app, from_client, is_reserved};
 pub(super) use remote::Remote;
 pub(super) use site::{Site, Unwell};
 
@@ -380,7 +381,8 @@ pub(super) fn hook_answer(event: &str, status: StatusCode, answer: &[u8]) -> Res
 }
 
 /// A path in origin form, as it goes on the request line.
-pub(super) fn path_and_query(path: &str) -> Option<Uri> {
+#[must_use]
+pub fn path_and_query(path: &str) -> Option<Uri> {
     if !path.starts_with('/') {
         return None;
     }

@@ -13,7 +13,8 @@ use crate::telemetry::{TRACEPARENT, new_traceparent, trace_id};
 /// A client's headers as the actor gets them: all of them, hop-by-hop ones too, as the engine does it. Values that are
 /// no text are left out, since the wire carries text only. The ray is ours, whatever the client claims. A client that
 /// sends no trace context, or none that can be read, gets a new one.
-pub(super) fn to_actor(headers: &HeaderMap, ray: Id) -> Headers {
+#[must_use]
+pub fn to_actor(headers: &HeaderMap, ray: Id) -> Headers {
     // All names and values are slices of one string: one allocation, not two for each header.
     let traced = headers.get(TRACEPARENT).and_then(|value| trace_id(value.to_str().ok()?)).is_some();
     let ours = |name: &HeaderName| *name == RIVET_RAY || (!traced && *name == TRACEPARENT);
@@ -49,7 +50,7 @@ fn text<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> Option<(&'a str
 ///
 /// # Errors
 /// A name or a value that HTTP does not allow; the engine answers 500 to it, and so do we, with the reason.
-pub(super) fn to_client(headers: Headers) -> Result<(HeaderMap, Option<u64>), Refusal> {
+pub fn to_client(headers: Headers) -> Result<(HeaderMap, Option<u64>), Refusal> {
     let mut answer = HeaderMap::with_capacity(headers.len() + EXTRA);
     let mut length = None;
     for (name, value) in headers {

@@ -18,7 +18,7 @@ use crate::store::CrashPolicy;
 
 /// An actor by name and key, and what is asked of it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct QueryTarget {
+pub struct QueryTarget {
     /// The name of its namespace.
     pub namespace: String,
     /// Its name.
@@ -35,7 +35,7 @@ pub(super) struct QueryTarget {
 
 /// How `getOrCreate` makes an actor.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct CreateBy {
+pub struct CreateBy {
     /// The pool of runners.
     pub pool: Arc<str>,
     /// The data center it is wanted in.
@@ -48,7 +48,8 @@ pub(super) struct CreateBy {
 
 impl QueryTarget {
     /// Whether a query names an actor, rightly or not.
-    pub(super) fn is_meant(query: &str) -> bool {
+    #[must_use]
+    pub fn is_meant(query: &str) -> bool {
         query.split('&').any(is_ours)
     }
 
@@ -56,7 +57,7 @@ impl QueryTarget {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub(super) fn parse(segment: &str, rest: &str, query: &str) -> Result<Self, Refusal> {
+    pub fn parse(segment: &str, rest: &str, query: &str) -> Result<Self, Refusal> {
         if segment.contains('@') {
             let message = "query gateway paths must not use @token syntax: pass the token as rvt-token";
             return Err(Refusal::new("guard", "query_path_token_syntax", message));

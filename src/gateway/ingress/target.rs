@@ -12,7 +12,7 @@ use crate::gateway::refusal::Refusal;
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Target {
+pub enum Target {
     /// To an actor.
     Actor(ActorTarget),
     /// To an actor that has to be looked up, or made.
@@ -25,7 +25,7 @@ pub(super) enum Target {
 
 /// An actor and what is asked of it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct ActorTarget {
+pub struct ActorTarget {
     /// The actor.
     pub actor: Id,
     /// Path and query as the actor sees them.
@@ -34,7 +34,8 @@ pub(super) struct ActorTarget {
 
 impl Target {
     /// Reads the target from path, headers, and for a socket from its subprotocols.
-    pub(super) fn of<B>(request: &Request<B>, socket: bool) -> Target {
+    #[must_use]
+    pub fn of<B>(request: &Request<B>, socket: bool) -> Target {
         let path = request.uri().path();
         let query = request.uri().query();
         if let Some(target) = of_path(path, query) {

@@ -72,7 +72,7 @@ impl Identity {
 ///
 /// # Errors
 /// What is wrong with them, for a 400.
-pub(super) fn from_client(headers: &Headers) -> Result<HeaderMap, String> {
+pub fn from_client(headers: &Headers) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::with_capacity(headers.len() + 8);
     let listed = listed(headers.iter().filter(|(name, _)| **name == *"connection").map(|(_, value)| &**value));
     for (name, value) in headers {
@@ -92,7 +92,8 @@ pub(super) fn from_client(headers: &Headers) -> Result<HeaderMap, String> {
 }
 
 /// An app's headers as the client gets them. The length is left out, see [`super::Answer`].
-pub(in crate::host) fn from_app(map: &HeaderMap) -> Headers {
+#[must_use]
+pub fn from_app(map: &HeaderMap) -> Headers {
     let listed = listed(map.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()));
     let pass = |name: &HeaderName| !hops(name) && !listed.contains(name);
     map.iter()
@@ -116,7 +117,8 @@ pub(super) fn declared_length(headers: &Headers) -> Option<u64> {
 }
 
 /// Whether a path leads to `/_actor`, also for an app that decodes, folds case, or resolves dots.
-pub(in crate::host) fn is_reserved(path: &str) -> bool {
+#[must_use]
+pub fn is_reserved(path: &str) -> bool {
     let route = path.split(['?', '#']).next().unwrap_or_default();
     let decoded = percent_decode_str(route).decode_utf8_lossy();
     let mut segments: Vec<&str> = Vec::new();
