@@ -149,7 +149,7 @@ impl Session {
             ToClient::Init { runner_id, metadata } => self.greeted(&runner_id, metadata, now),
             ToClient::Commands(commands) => self.commands(commands, now),
             ToClient::AckEvents(checkpoints) => self.acknowledge_events(&checkpoints),
-            ToClient::Kv { request_id, response } => self.kv_response(request_id, response),
+            ToClient::Kv { request_id, response } => self.kv_response(request_id, response, now),
             ToClient::Tunnel { id, message } => self.tunnel_message(id, message, now),
             ToClient::Ping { ts } => self.effects.push_back(Effect::Send(ToServer::Pong { ts })),
         }

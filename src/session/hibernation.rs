@@ -8,6 +8,7 @@
 //! it keeps. And until it has attached a socket it loses what is said on it, which goes for a while after each such
 //! close and after each start. So we ask for what may be missing, and hold back what would be lost.
 
+mod destroyed;
 mod farewells;
 mod recent;
 
@@ -16,13 +17,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use greenroom_protocol::{KvRequest, KvResponse, MessageId, StreamId, ToServer, ToServerTunnel, close, serial};
+use greenroom_protocol::{MessageId, StreamId, ToServerTunnel, close, serial};
 
 use super::actors::{Life, Phase};
-use super::tunnel::{Kind, MESSAGES_LOST, STREAMS_MAX, Stream, websocket_close, weight};
+use super::tunnel::{Kind, MESSAGES_LOST, STREAMS_MAX, Stream, weight};
 use crate::actor::ActorKey;
 use crate::session::{Effect, Session};
 use crate::stream::StreamKey;
+use destroyed::Destroyed;
 use farewells::Farewell;
 use recent::Recent;
 
@@ -40,8 +42,7 @@ pub(super) struct Hibernation {
     unsaid: BTreeMap<ActorKey, BTreeSet<StreamId>>,
     /// Sockets of lives that are over, and sockets that closed when nobody was there.
     gone: Recent<Gone>,
-    /// Questions to the gateway by their id on the wire.
-    questions: BTreeMap<u32, Question>,
+    destroyed: Destroyed,
 }
 
 /// What makes a socket one that may outlive its actor's process.
@@ -86,24 +87,18 @@ struct Gone {
     told: u8,
 }
 
-/// Whether an actor was destroyed.
-#[derive(Debug)]
-struct Question {
-    actor: ActorKey,
-    sockets: Vec<StreamId>,
-}
-
 impl Hibernation {
     pub(super) fn timeout(&self) -> Option<Instant> {
         let first = |due: &BTreeSet<(Instant, StreamId)>| due.first().map(|(due, _)| *due);
-        [first(&self.attaching), first(&self.farewells_due), self.next_renewals].into_iter().flatten().min()
+        let dues = [first(&self.attaching), first(&self.farewells_due), self.next_renewals, self.destroyed.timeout()];
+        dues.into_iter().flatten().min()
     }
 
     /// What the gateway was asked on this connection it will not answer on another.
     pub(super) fn disconnected(&mut self) {
         self.renewals.clear();
         self.next_renewals = None;
-        self.questions.clear();
+        self.destroyed.disconnected();
     }
 
     /// Notes that a socket closed which nobody has.
@@ -412,6 +407,7 @@ impl Session {
             }
         }
         self.farewells_timeout(now);
+        self.destroyed_timeout(now);
         if self.hibernation.next_renewals.is_some_and(|due| due <= now) {
             for _ in 0..RENEWALS {
                 let Some(id) = self.hibernation.renewals.pop_front() else { break };
@@ -467,45 +463,6 @@ impl Session {
         if !self.tunnel.of_actor(actor).into_iter().any(speaks) {
             self.release_sleep(actor);
         }
-    }
-
-    /// The gateway stops an actor and does not say why. If it was destroyed, the engine leaves its clients' sockets
-    /// open, without telling anyone; otherwise it keeps them for the next life. Storage tells which: that of a
-    /// destroyed actor is gone at once.
-    pub(super) fn ask_whether_destroyed(&mut self, actor: &ActorKey) {
-        if !self.link.features.are_none() || self.hibernation.questions.len() >= QUESTIONS_MAX {
-            return;
-        }
-        let Some(life) = self.actors.life(actor).filter(|life| life.admits()) else { return };
-        let actor_id = life.actor_id.clone();
-        let mut sockets = self.tunnel.of_actor(actor);
-        sockets.retain(|id| self.tunnel.streams.get(id).is_some_and(|stream| stream.lasting().is_some()));
-        if sockets.is_empty() {
-            return;
-        }
-        let request_id = self.storage.spare_wire_id();
-        self.hibernation.questions.insert(request_id, Question { actor: actor.clone(), sockets });
-        let request = KvRequest::Get { keys: Vec::new() };
-        self.effects.push_back(Effect::Send(ToServer::Kv { actor_id, request_id, request }));
-    }
-
-    /// Whether it is the answer to a question of ours.
-    pub(super) fn is_answer_of_destroyed(&mut self, request_id: u32, response: &KvResponse) -> bool {
-        let Some(Question { actor, sockets }) = self.hibernation.questions.remove(&request_id) else { return false };
-        if !matches!(response, KvResponse::Error { message } if message.contains("does not exist")) {
-            return true;
-        }
-        for id in sockets {
-            if self.is_of(id, &actor) {
-                self.close_websocket(id, 1000, ACTOR_DESTROYED);
-            } else if let Some(gone) = self.hibernation.gone.get(id)
-                && gone.actor.as_ref() == Some(&actor)
-                && gone.closed.is_none()
-            {
-                self.send_tunnel(id, 0, websocket_close(1000, ACTOR_DESTROYED));
-            }
-        }
-        true
     }
 
     /// Opens a socket that the gateway believes open, for a life that knows it from an earlier one.
@@ -615,7 +572,3 @@ const RENEWALS_PACE: Duration = Duration::from_millis(100);
 const HELD_MAX: usize = 1024;
 /// The most bytes held back for all sockets.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The most questions without an answer.
-const QUESTIONS_MAX: usize = 4096;
-
-const ACTOR_DESTROYED: &str = "actor.destroyed";

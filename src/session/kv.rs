@@ -104,8 +104,8 @@ impl Session {
         }
     }
 
-    pub(super) fn kv_response(&mut self, request_id: u32, response: KvResponse) {
-        if self.is_answer_of_destroyed(request_id, &response) {
+    pub(super) fn kv_response(&mut self, request_id: u32, response: KvResponse, now: Instant) {
+        if self.is_answer_of_destroyed(request_id, &response, now) {
             return;
         }
         let Some(number) = self.storage.by_wire_id(request_id) else { return };

@@ -21,6 +21,9 @@ pub(super) struct Link {
     pub(super) acknowledgements: Acknowledgements,
     identity: Option<Identity>,
     lost: Lost,
+    /// How often the gateway may still say that it does not know the namespace: one that was just started has yet to
+    /// make it, and answers before.
+    starting: u8,
 }
 
 /// What exists only while waiting lives only in `Waiting`.
@@ -98,6 +101,7 @@ impl Link {
             acknowledgements: Acknowledgements::default(),
             identity: None,
             lost: Lost::No,
+            starting: 0,
         }
     }
 
@@ -148,6 +152,13 @@ impl Link {
         }
     }
 
+    /// Whether a gateway that was not there a moment ago has yet to make its namespace.
+    fn is_not_ready(&self, disconnect: &Disconnect) -> bool {
+        let Disconnect::Closed { reason, .. } = disconnect else { return false };
+        let parsed = CloseReason::parse(reason);
+        self.starting > 0 && (parsed.group.as_str(), parsed.code.as_str()) == ("namespace", "not_found")
+    }
+
     pub(super) fn status(&self) -> LinkStatus {
         match self.state {
             State::Dialing => LinkStatus::Dialing,
@@ -187,6 +198,7 @@ impl Session {
 
     pub(super) fn dial_failed(&mut self, failure: DialFailure, now: Instant) {
         if matches!(self.link.state, State::Dialing) {
+            self.link.starting = UNKNOWN_WHILE_STARTING;
             self.wait_to_redial(failure.0, Next::Redial, now);
         }
     }
@@ -206,6 +218,7 @@ impl Session {
         self.link.identity = Some(Identity { runner_id: runner_id.clone(), lost_after });
         self.link.state = State::Open { since: now };
         self.link.lost = Lost::No;
+        self.link.starting = 0;
         self.effects.push_back(Effect::Connected { runner_id, lost_after });
         self.announce_drain();
         self.flush_acknowledgements();
@@ -217,6 +230,10 @@ impl Session {
     pub(super) fn disconnected(&mut self, disconnect: Disconnect, now: Instant) {
         let next = match &self.link.state {
             State::Closing { next } => next.clone(),
+            State::Greeting { .. } | State::Open { .. } if self.link.is_not_ready(&disconnect) => {
+                self.link.starting -= 1;
+                Next::Redial
+            }
             State::Greeting { .. } | State::Open { .. } => next_after(&disconnect),
             State::Dialing | State::Waiting { .. } | State::Gone | State::Over => return,
         };
@@ -370,6 +387,8 @@ const STABLE: Duration = Duration::from_secs(5);
 const SHORT_LIVED_STEPS: u32 = 2;
 /// How long a gateway may take to answer our init.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a gateway that was away may say that it does not know the namespace.
+const UNKNOWN_WHILE_STARTING: u8 = 3;
 /// Bounds for the gateway's word on how long it keeps our actors.
 const LOST_AFTER_LEAST: Duration = Duration::from_secs(1);
 const LOST_AFTER_MOST: Duration = Duration::from_secs(24 * 3600);

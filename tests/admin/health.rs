@@ -35,8 +35,8 @@ async fn a_daemon_without_a_gateway_says_why_it_is_not_ready_and_since_when() {
     let dir = tempfile::tempdir().unwrap();
     let arguments = ["run", "--endpoint", "http://127.0.0.1:1", "--admin", "127.0.0.1:0"];
     let mut daemon = Daemon::start(dir, &arguments);
-    let admin = daemon.record("admin address serves").await["address"].as_str().unwrap().to_owned();
-    daemon.record("not connected to the gateway").await;
+    let [serves, _] = daemon.records(["admin address serves", "not connected to the gateway"]).await;
+    let admin = serves["address"].as_str().unwrap().to_owned();
     let ready = get(&admin, "/readyz").await;
     assert_eq!(ready.status, 503);
     assert!(ready.body.starts_with("not ready: "), "{}", ready.body);

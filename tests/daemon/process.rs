@@ -84,6 +84,23 @@ impl Daemon {
         tokio::time::timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("no record says {message:?}"))
     }
 
+    /// The next record with each of these messages, which may come in any order.
+    pub async fn records<const N: usize>(&mut self, messages: [&str; N]) -> [Value; N] {
+        let mut found = [const { None }; N];
+        let find = async {
+            while found.iter().any(Option::is_none) {
+                let line = self.log.next_line().await.unwrap().expect("the log goes on");
+                let record: Value = serde_json::from_str(&line).unwrap();
+                if let Some(place) = messages.iter().position(|message| record["message"] == *message) {
+                    found[place].get_or_insert(record);
+                }
+            }
+        };
+        let found_all = tokio::time::timeout(PATIENCE, find).await;
+        found_all.unwrap_or_else(|_| panic!("of {messages:?} only {found:?}"));
+        found.map(|record| record.expect("found"))
+    }
+
     /// The next record whose message has this in it.
     pub async fn find(&mut self, part: &str) -> Value {
         let find = async {

@@ -19,7 +19,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts it and waits until it answers `/health`.
+    /// Starts it and waits until it has made its namespace, which it answers `/health` before.
     pub async fn start() -> Self {
         let program = crate::node_module("@rivetkit/engine-cli-linux-x64-musl/rivet-engine");
         let folder = TempDir::with_prefix("interop-engine-").expect("a temporary folder");
@@ -36,9 +36,10 @@ impl Engine {
         let engine = Self { process, port, _folder: folder };
 
         let client = Client::new(port);
-        let healthy =
-            poll(Duration::from_secs(60), || async { client.get("/health").await.ok().filter(|r| r.status == 200) })
-                .await;
+        let healthy = poll(Duration::from_secs(60), || async {
+            client.get("/runner-configs?namespace=default").await.ok().filter(|r| r.status == 200)
+        })
+        .await;
         assert!(healthy.is_some(), "the engine never became healthy\n{}", engine.process.tail(30));
         engine
     }

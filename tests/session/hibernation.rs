@@ -1,5 +1,7 @@
 //! Sockets that outlive an actor's process.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use greenroom::protocol::{
     ActorConfig, Command, CommandWrapper, Event, Features, KvRequest, KvResponse, StreamId, ToClient, ToClientTunnel,
@@ -317,6 +319,46 @@ fn a_deleted_actors_sockets_are_closed_and_those_of_a_moved_one_are_not() {
         let told: Vec<_> = tunnelled(&effects).into_iter().map(|(id, _, message)| (id, message)).collect();
         let expected = if destroyed { vec![(socket.id, close(1000, "actor.destroyed"))] } else { vec![] };
         assert_eq!(told, expected, "destroyed: {destroyed}, answered before the end: {quick}");
+    }
+}
+
+#[test]
+fn an_actor_whose_storage_goes_only_after_its_stop_is_found_deleted() {
+    let there = || KvResponse::Get { keys: vec![], values: vec![], metadata: vec![] };
+    for late in 1..=3 {
+        let (mut stage, socket) = with_lasting_socket();
+        let mut effects = stage.stop("a", 0, 1);
+        effects.extend(stage.end("a", 0));
+        for _ in 0..late {
+            let [(id, KvRequest::Get { .. })] = asked(&effects)[..] else { panic!("{effects:?}") };
+            assert_eq!(tunnelled(&stage.kv_answer(id, there())), []);
+            effects = stage.pass(Duration::from_secs(4));
+        }
+        let [(id, _)] = asked(&effects)[..] else { panic!("{effects:?}") };
+        let gone = KvResponse::Error { message: "actor does not exist".into() };
+        let told: Vec<_> = tunnelled(&stage.kv_answer(id, gone)).into_iter().map(|(id, _, told)| (id, told)).collect();
+        assert_eq!(told, [(socket.id, close(1000, "actor.destroyed"))], "{late}");
+    }
+}
+
+#[test]
+fn whether_an_actor_was_deleted_is_asked_a_bounded_number_of_times_and_not_once_its_sockets_go_on() {
+    let there = || KvResponse::Get { keys: vec![], values: vec![], metadata: vec![] };
+    for wakes in [false, true] {
+        let (mut stage, socket) = with_lasting_socket();
+        let mut effects = stage.stop("a", 0, 1);
+        effects.extend(stage.end("a", 0));
+        let mut times = 0;
+        while let [(id, _)] = asked(&effects)[..] {
+            times += 1;
+            if wakes {
+                start_with(&mut stage, 1, &[socket.id]);
+                stage.handle(Input::Restored { actor: key("a", 1), sockets: vec![(socket.id, 0)], unknown: vec![] });
+            }
+            assert_eq!(tunnelled(&stage.kv_answer(id, there())), []);
+            effects = stage.pass(Duration::from_secs(10));
+        }
+        assert_eq!(times, if wakes { 1 } else { 4 });
     }
 }
 

@@ -137,6 +137,24 @@ fn every_refusal_for_good_says_what_to_do() {
 }
 
 #[test]
+fn a_gateway_that_was_just_started_may_not_know_the_namespace_yet() {
+    let mut stage = Stage::new();
+    stage.effects();
+    stage.handle(Input::DialFailed(DialFailure("connection refused".into())));
+    let features = stage.features;
+    for _ in 0..3 {
+        assert!(stage.pass(secs(60)).contains(&Effect::Dial));
+        stage.handle(Input::Dialed { features });
+        let effects = stage.close(1011, "namespace.not_found#r");
+        assert!(matches!(effects[..], [Effect::Disconnected { .. }]), "{effects:?}");
+    }
+    assert!(stage.pass(secs(60)).contains(&Effect::Dial));
+    stage.handle(Input::Dialed { features });
+    let exit = exit_of(&stage.close(1011, "namespace.not_found#r"));
+    assert!(matches!(exit, Some(Exit::Refused(_))), "not for ever: {exit:?}");
+}
+
+#[test]
 fn after_the_end_only_storage_requests_are_answered() {
     let mut stage = Stage::with_actor();
     stage.start("a", 1, 1);
