@@ -1,80 +1,55 @@
 //! A runner as a child process, and what the kernel says it uses.
 
-use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::figures::Side;
+use crate::process;
 use crate::wire::Wire;
 
 /// A runner under test, connected.
 pub struct App {
-    /// What it is called in the report.
-    pub name: String,
+    /// What it is in the tables.
+    pub side: Side,
     /// Its connection.
     pub wire: Wire,
     child: Child,
 }
 
 impl App {
-    /// Starts our bench app, or another build of it.
-    pub fn start_ours(name: &str, program: &Path) -> Result<Self, String> {
-        Self::start(name, Command::new(program), "warn")
-    }
-
-    /// Starts the same routes on the TypeScript runner.
-    pub fn start_typescript(modules: &Path) -> Result<Self, String> {
-        if !modules.join("@rivetkit/engine-runner").exists() {
-            return Err(format!(
-                "{} has no @rivetkit/engine-runner: run `npm ci` in tests/interop, give --modules, or measure --ours alone",
-                modules.display()
-            ));
-        }
-        let mut command = Command::new("node");
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/load/ts_bench_app.mjs"));
-        command.env("MODULES", modules).env("NODE_ENV", "production");
-        Self::start("typescript", command, "warn")
-    }
-
-    fn start(name: &str, mut command: Command, log: &str) -> Result<Self, String> {
+    /// Starts a runner and waits for it to connect.
+    pub fn start(side: Side, mut command: Command) -> Result<Self, String> {
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| format!("no port: {error}"))?;
         let address = listener.local_addr().map_err(|error| format!("no port: {error}"))?;
         command
             .env("GREENROOM_ENDPOINT", format!("http://{address}"))
             .env("GREENROOM_RUNNER_NAME", "bench")
             .env("GREENROOM_SLOTS", "200000")
-            .env("GREENROOM_LOG", log)
+            .env("GREENROOM_LOG", "warn")
             .stdin(Stdio::null());
-        let mut child = command.spawn().map_err(|error| format!("{name} does not start: {error}"))?;
+        let mut child = command.spawn().map_err(|error| format!("the runner does not start: {error}"))?;
         let connected = connection(&listener, &mut child).and_then(Wire::accept);
         match connected {
-            Ok(wire) => Ok(App { name: name.to_owned(), wire, child }),
+            Ok(wire) => Ok(App { side, wire, child }),
             Err(error) => {
                 // It may have ended by itself.
                 let _ = child.kill();
                 let _ = child.wait();
-                Err(format!("{name}: {error}"))
+                Err(format!("{}: {error}", side.name()))
             }
         }
     }
 
     /// Processor time used so far by all its threads.
     pub fn cpu(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the runner is there");
-        let nanoseconds = tasks.filter_map(|task| {
-            // A thread may end while we look.
-            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            text.split(' ').next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(nanoseconds.sum())
+        process::cpu(self.child.id())
     }
 
-    /// Resident memory, in bytes.
+    /// Resident memory of its own, in bytes.
     pub fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the runner is there");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") * 1024
+        process::memory(self.child.id())
     }
 }
 
@@ -84,6 +59,29 @@ impl Drop for App {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The same routes on the TypeScript runner.
+pub fn node_app(modules: &Path) -> Result<Command, String> {
+    check(modules)?;
+    let mut command = Command::new("node");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/load/ts_bench_app.mjs"));
+    command.env("MODULES", modules).env("NODE_ENV", "production");
+    Ok(command)
+}
+
+/// Whether the peers are there, before anything is measured.
+pub fn check(modules: &Path) -> Result<(), String> {
+    for package in ["engine-runner", "engine-runner-protocol", "engine-cli-linux-x64-musl"] {
+        if !modules.join("@rivetkit").join(package).exists() {
+            return Err(format!(
+                "{} has no @rivetkit/{package}: run `npm ci --prefix tests/interop`, give --modules, or measure --ours alone",
+                modules.display()
+            ));
+        }
+    }
+    let node = Command::new("node").arg("--version").output();
+    node.map(drop).map_err(|error| format!("node does not start: {error}; it runs the TypeScript runner"))
 }
 
 /// Waits for the runner to dial.

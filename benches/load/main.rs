@@ -1,62 +1,90 @@
-//! A load generator that plays the gateway and drives any runner, side by side: ours and the TypeScript one.
+//! What Greenroom costs, beside what its peers cost in the same minutes on the same machine.
 //!
-//! `cargo bench --bench load` builds `examples/bench_app.rs`, starts it and `ts_bench_app.mjs` on the TypeScript runner,
-//! and measures both in turn, in the same minutes, with the same messages. What it prints are rates as the generator
-//! saw them, processor time as the kernel counted it for the runner's process alone, and their ratios. The generator
-//! shares the machine with what it measures: the rate of a runner that waits for nothing is bounded by both, the
-//! processor time is its own.
+//! `cargo bench --bench load` measures all of it, prints it, and writes docs/PERFORMANCE.md with a picture; `--quick` only
+//! prints, after a minute or two. It plays the gateway for our runner and for the TypeScript one, sends clients to our
+//! gateway, to the Rivet engine and to a plain reverse proxy, and runs both codecs on the same frames. Everything is
+//! measured in turn, round by round, so that whatever else the machine does hits all sides; the medians and the ratios
+//! of rounds are what counts.
 
+mod allocator;
 mod app;
+mod codec;
+mod counted;
+mod document;
+mod door;
+mod figures;
+mod floors;
+mod growth;
 mod load;
-mod report;
+mod machine;
+mod picture;
+mod process;
 mod wire;
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::app::App;
-use crate::load::Load;
-use crate::report::Report;
+use crate::figures::{Figures, Part, Side};
 
-/// Measures runners from the gateway's end.
+/// Measures Greenroom beside its peers.
 #[derive(Parser)]
 struct Settings {
     /// How often everything is measured; medians are printed.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long each load lasts, in seconds.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 0.8)]
     seconds: f64,
-    /// Only loads whose name contains this.
+    /// One short round of everything, for a look: nothing is written.
     #[arg(long)]
-    only: Option<String>,
-    /// Ten times as many sockets and actors as well.
-    #[arg(long)]
-    growth: bool,
-    /// Our runner alone.
+    quick: bool,
+    /// What to measure: any of `tunnel`, `door`, `codec`, `growth`.
+    #[arg(long, value_delimiter = ',', default_value = "tunnel,door,codec,growth")]
+    part: Vec<String>,
+    /// Only loads whose name contains this; nothing is written.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Greenroom alone; nothing is written.
     #[arg(long)]
     ours: bool,
     /// Another program in place of a freshly built examples/bench_app.rs.
     #[arg(long)]
     program: Option<PathBuf>,
-    /// A second program to compare with, in place of the TypeScript runner.
+    /// A second build of it to compare with, in place of all others; nothing is written.
     #[arg(long, conflicts_with = "ours")]
     against: Option<PathBuf>,
-    /// Where the packages of the TypeScript runner are installed.
+    /// Where the packages of the peers are installed.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/node_modules"))]
     modules: PathBuf,
-    /// Writes every sample to this file.
+    /// Writes every value to this file.
     #[arg(long)]
     json: Option<PathBuf>,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
+    /// For its own use.
+    #[arg(long, hide = true)]
+    become_origin: bool,
+    /// For its own use.
+    #[arg(long, hide = true)]
+    become_proxy: Option<SocketAddr>,
+    /// For its own use.
+    #[arg(long, hide = true)]
+    become_runner: bool,
 }
 
 fn main() -> ExitCode {
-    let settings = Settings::parse();
+    let mut settings = Settings::parse();
+    if settings.quick {
+        (settings.rounds, settings.seconds) = (1, 0.2);
+    }
+    allow_open_files();
     match run(&settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,36 +95,142 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: &Settings) -> Result<(), String> {
+    if settings.become_origin {
+        return runtime()?.block_on(door::origin());
+    }
+    if let Some(to) = settings.become_proxy {
+        return runtime()?.block_on(door::proxy(to));
+    }
+    if settings.become_runner {
+        return runtime()?.block_on(counted::serve());
+    }
+    let modules = (!settings.ours && settings.against.is_none()).then_some(&*settings.modules);
+    if let Some(modules) = modules {
+        app::check(modules)?;
+    }
     let ours = match &settings.program {
         Some(program) => program.clone(),
         None => app::build()?,
     };
-    let mut apps = vec![App::start_ours("greenroom", &ours)?];
-    if let Some(program) = &settings.against {
-        apps.push(App::start_ours("against", program)?);
-    } else if !settings.ours {
-        apps.push(App::start_typescript(&settings.modules)?);
-    }
-    let mut report = Report::new(apps.iter().map(|app| app.name.clone()).collect());
-    for round in 0..settings.rounds {
-        let growth = if settings.growth { load::GROWTH } else { &[] };
-        for load in load::ALL.iter().chain(growth).filter(|load| wanted(load, settings)) {
-            // The one that went first in this round goes last in the next: whatever the machine does then hits both.
-            for turn in 0..apps.len() {
-                let place = (turn + round) % apps.len();
-                let sample = load.run(&mut apps[place], settings.seconds);
-                eprintln!("round {} {:<28} {:<12} {sample}", round + 1, load.name(), apps[place].name);
-                report.add(&load.name(), place, sample);
+    let apps = Apps { ours, against: settings.against.as_deref(), modules };
+    let begin = Instant::now();
+    let mut figures = Figures::default();
+    for part in &settings.part {
+        eprintln!("-- {part}, after {:.0} s", begin.elapsed().as_secs_f64());
+        match part.as_str() {
+            "tunnel" => tunnel(settings, &apps, &mut figures)?,
+            "door" => front_door(settings, &apps, &mut figures)?,
+            "codec" => {
+                for _ in 0..settings.rounds {
+                    codec::measure(settings.seconds, modules, &mut figures)?;
+                    counted::measure(if settings.quick { 2_000 } else { 20_000 }, &mut figures)?;
+                }
             }
+            "growth" => {
+                let mut apps = apps.start()?;
+                for round in 0..settings.rounds {
+                    for axis in growth::AXES {
+                        for place in in_turn(round, apps.len()) {
+                            axis.measure(&mut apps[place], settings.seconds, &mut figures);
+                        }
+                    }
+                }
+            }
+            other => return Err(format!("{other}: expected tunnel, door, codec or growth")),
         }
     }
-    println!("{report}");
+    let how = format!(
+        "{} rounds of {} s, {:.0} s in all. Each cell is the median of its rounds, each ratio the median of the ratios of \
+         rounds, with the least and the most of them.",
+        settings.rounds,
+        settings.seconds,
+        begin.elapsed().as_secs_f64()
+    );
+    println!("{}", document::text(&figures, &how));
     if let Some(path) = &settings.json {
-        std::fs::write(path, report.to_json()).map_err(|error| format!("{}: {error}", path.display()))?;
+        std::fs::write(path, figures.to_json()).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let whole = !settings.quick && settings.only.is_empty() && modules.is_some() && settings.part.len() == PARTS;
+    if whole { document::write(&figures, &how) } else { Ok(()) }
+}
+
+/// The programs that the generator drives.
+struct Apps<'a> {
+    ours: PathBuf,
+    against: Option<&'a Path>,
+    modules: Option<&'a Path>,
+}
+
+impl Apps<'_> {
+    fn sides(&self) -> Vec<Side> {
+        let others = [self.against.map(|_| Side::Against), self.modules.map(|_| Side::TypeScript)];
+        [Some(Side::Ours)].into_iter().chain(others).flatten().collect()
+    }
+
+    fn start(&self) -> Result<Vec<App>, String> {
+        self.sides().into_iter().map(|side| self.start_one(side)).collect()
+    }
+
+    fn start_one(&self, side: Side) -> Result<App, String> {
+        match (side, self.against, self.modules) {
+            (Side::TypeScript, _, Some(modules)) => App::start(side, app::node_app(modules)?),
+            (Side::Against, Some(program), _) => App::start(side, std::process::Command::new(program)),
+            _ => App::start(side, std::process::Command::new(&self.ours)),
+        }
+    }
+}
+
+fn tunnel(settings: &Settings, programs: &Apps<'_>, figures: &mut Figures) -> Result<(), String> {
+    let mut apps = programs.start()?;
+    for round in 0..settings.rounds {
+        for load in load::ALL.iter().filter(|load| load.name().contains(&settings.only)) {
+            for place in in_turn(round, apps.len()) {
+                let side = apps[place].side;
+                let values = if load.needs_fresh() {
+                    load.run(&mut programs.start_one(side)?, settings.seconds)
+                } else {
+                    load.run(&mut apps[place], settings.seconds)
+                };
+                let text: Vec<_> = values.iter().map(|(quantity, _, value)| quantity.text(*value)).collect();
+                eprintln!("round {} {:<40} {:<18} {}", round + 1, load.name(), side.name(), text.join(", "));
+                for (quantity, of, value) in values {
+                    figures.add(Part::Tunnel, &load.name(), quantity, of.unwrap_or(side), value);
+                }
+            }
+        }
     }
     Ok(())
 }
 
-fn wanted(load: &Load, settings: &Settings) -> bool {
-    settings.only.as_ref().is_none_or(|only| load.name().contains(only.as_str()))
+fn front_door(settings: &Settings, apps: &Apps<'_>, figures: &mut Figures) -> Result<(), String> {
+    let plan = door::Plan {
+        bench_app: &apps.ours,
+        modules: apps.modules,
+        rounds: settings.rounds,
+        seconds: settings.seconds,
+        only: &settings.only,
+        sockets: if settings.quick { [1_000, 100] } else { [4_000, 400] },
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+    tokio::task::LocalSet::new().block_on(&runtime, door::measure(&plan, figures))
 }
+
+/// The one that went first in this round goes last in the next: whatever the machine does then hits all.
+fn in_turn(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |turn| (turn + round) % count)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Runtime::new().map_err(|error| format!("no runtime: {error}"))
+}
+
+/// Allows this process and its children as many open files as the system lets them have.
+fn allow_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        eprintln!("load: the limit of open files stays as it is: {error}");
+    }
+}
+
+const PARTS: usize = 4;

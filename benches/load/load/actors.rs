@@ -70,7 +70,7 @@ pub fn lives(app: &mut App, seconds: Duration, open: usize) -> Sample {
 pub fn memory(app: &mut App, actors: usize) -> Sample {
     let (before, cpu, begin) = (app.memory(), app.cpu(), Instant::now());
     let ids = start(&mut app.wire, actors);
-    let (elapsed, cpu) = (begin.elapsed(), app.cpu() - cpu);
+    let (elapsed, cpu) = (begin.elapsed(), app.cpu().saturating_sub(cpu));
     let bytes = app.memory().saturating_sub(before);
     stop(&mut app.wire, &ids);
     let each = 1.0 / actors as f64;

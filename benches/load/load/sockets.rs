@@ -15,11 +15,11 @@ struct Client {
     index: u16,
 }
 
-pub fn run(app: &mut App, seconds: Duration, sockets: usize) -> Sample {
+pub fn run(app: &mut App, seconds: Duration, sockets: usize, on_their_way: usize) -> Sample {
     let ids = actors::start(&mut app.wire, 1);
     let mut clients = open(&mut app.wire, &ids[0], sockets);
     let mut turn = 0;
-    for _ in 0..sockets.min(ON_THEIR_WAY) {
+    for _ in 0..on_their_way {
         say(&mut app.wire, &mut clients, &mut turn);
     }
     let sample = measure(app, seconds, |app| {
@@ -27,7 +27,7 @@ pub fn run(app: &mut App, seconds: Duration, sockets: usize) -> Sample {
         say(&mut app.wire, &mut clients, &mut turn);
         1
     });
-    for _ in 0..sockets.min(ON_THEIR_WAY) {
+    for _ in 0..on_their_way {
         echoed(&mut app.wire);
     }
     for client in &mut clients {
@@ -86,5 +86,5 @@ fn send(wire: &mut Wire, client: &mut Client, message: ToClientTunnel) {
     wire.send(&ToClient::Tunnel { id: MessageId { stream: client.stream, index: client.index }, message });
 }
 
-/// Messages that are not echoed yet.
+/// Sockets that are not open yet.
 const ON_THEIR_WAY: usize = 64;
