@@ -19,7 +19,7 @@ use super::state::Shared;
 use crate::actor::Outcome;
 use crate::runner::{ActorLife, LifeState, LifeWish};
 use crate::telemetry::metrics::{Source, State as Phase};
-use crate::telemetry::output::{self, Line};
+use crate::telemetry::output::{self, Line, OutputReader};
 use crate::telemetry::rfc3339;
 
 /// An actor: its life now or its last one, and the one before.
@@ -108,20 +108,24 @@ pub(super) async fn logs(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let lines = wanted.lines.unwrap_or(LINES);
-    // Lines are kept for longer than lives, so the exact id of an actor that nobody remembers will do.
-    let reader = match output::reader(&id, lines) {
+    // Lines are kept for longer than lives, so the exact id of an actor that nobody remembers will do, and so will a
+    // name whose actors share a process.
+    let reader = match lines_of(&id, &id, lines) {
         Some(reader) => Some(reader),
-        None => output::reader(&find(shared.lives().await?, &id)?.life.start.key.id, lines),
+        None => {
+            let start = find(shared.lives().await?, &id)?.life.start;
+            lines_of(&start.key.id, &start.name, lines)
+        }
     };
     let as_json = wants_json(wanted.format.as_deref(), &headers);
     let content_type = if as_json { "application/x-ndjson" } else { "text/plain; charset=utf-8" };
-    let Some(mut reader) = reader else {
+    let Some((mut reader, of_all)) = reader else {
         // It may run in this process, or has not written yet.
         return Ok(([(CONTENT_TYPE, content_type)], Body::empty()).into_response());
     };
     let mut first = String::new();
     while let Some(line) = reader.try_next() {
-        first += &written(&line, as_json);
+        first += &written(&line, of_all, as_json);
     }
     if !wanted.follow {
         return Ok(([(CONTENT_TYPE, content_type)], first).into_response());
@@ -129,22 +133,35 @@ pub(super) async fn logs(
     let rest = futures_util::stream::unfold((Some(first), reader), move |(first, mut reader)| async move {
         let text = match first {
             Some(first) => first,
-            None => written(&reader.next().await?, as_json),
+            None => written(&reader.next().await?, of_all, as_json),
         };
         Some((Ok::<_, Infallible>(Bytes::from(text)), (None, reader)))
     });
     Ok(([(CONTENT_TYPE, content_type)], Body::from_stream(rest)).into_response())
 }
 
-fn written(line: &Line, as_json: bool) -> String {
+/// The lines of an actor, else those of the process that it shares with the others of its name; and whether they are
+/// of all of them.
+fn lines_of(id: &str, name: &str, lines: usize) -> Option<(OutputReader, bool)> {
+    let own = || output::reader(id, lines).map(|reader| (reader, id.starts_with(&output::process_of(""))));
+    let shared = || output::reader(&output::process_of(name), lines).map(|reader| (reader, true));
+    own().or_else(shared)
+}
+
+fn written(line: &Line, of_all: bool, as_json: bool) -> String {
     let source = match line.source {
         Source::Stdout => "stdout",
         Source::Stderr => "stderr",
     };
     let at = rfc3339(line.at);
     if as_json {
-        let line = json!({ "at": at, "generation": line.generation, "source": source, "line": &*line.text });
-        return format!("{line}\n");
+        let mut record = json!({ "at": at, "generation": line.generation, "source": source, "line": &*line.text });
+        if of_all {
+            // Which of its actors a shared process wrote it for, only the line itself can say.
+            record["shared"] = true.into();
+            record["generation"] = Value::Null;
+        }
+        return format!("{record}\n");
     }
     format!("{at} {source} {}\n", line.text)
 }
