@@ -20,7 +20,7 @@ mod units;
 mod upstream_url;
 mod values;
 
-pub use actors_file::{ActorDefinition, EgressDefinition, Listen, ProcessPer};
+pub use actors_file::{ActorDefinition, EgressDefinition, Listen, ProcessPer, SystemUser};
 pub use endpoint::Endpoint;
 pub use mistake::{Mistake, Mistakes};
 pub use secret::SecretFile;

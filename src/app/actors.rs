@@ -1,6 +1,8 @@
 //! From the actors file to hosts.
 
 use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use crate::api::{Api, Services};
 use crate::app::Exit;
 use crate::config::{ActorDefinition, Listen, Mistake, Mistakes, ProcessPer, RunSettings};
 use crate::egress::Egress;
-use crate::host::child_process::{self, Cgroups, ChildProcess, Isolation, Limits, Roots, SharedProcess};
+use crate::host::child_process::{self, Cgroups, ChildProcess, Isolation, Limits, Orphans, Roots, SharedProcess};
 use crate::host::upstream::{self, Upstream};
 use crate::host::{ActorHost, Doors};
 use crate::socket::tls_connector;
@@ -29,6 +31,8 @@ pub(super) struct Hosts {
     api: Option<Api>,
     /// Where their processes get cgroups, or why nowhere.
     cgroups: Result<Cgroups, String>,
+    /// What their processes leave behind, where no cgroup holds it.
+    _orphans: Option<Orphans>,
     /// What the API passes calls on to.
     pub(super) services: Services,
 }
@@ -42,7 +46,8 @@ impl Hosts {
 
     fn none() -> Self {
         let cgroups = Err("nothing needs one".to_owned());
-        Hosts { by_name: Vec::new(), definitions: Vec::new(), api: None, cgroups, services: Services::default() }
+        let (by_name, definitions, services) = (Vec::new(), Vec::new(), Services::default());
+        Hosts { by_name, definitions, api: None, cgroups, _orphans: None, services }
     }
 }
 
@@ -71,17 +76,24 @@ pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
         Ok(cgroups) => info!(%cgroups, "each process of an actor has a cgroup of its own"),
         Err(reason) => info!(reason, "processes of actors have no cgroups of their own: no memory_max, no pids_max"),
     }
+    let orphans = cgroups.is_err().then(Orphans::adopt).transpose().unwrap_or_else(|error| {
+        warn!({ fields::ERROR } = %error, "processes that leave the group of their actor are not found at its end");
+        None
+    });
     kept(&settings.actors, &cgroups)?;
+    admit_users(&settings.actors, api.doors())?;
     let by_name = by_name(settings, &roots, api.doors(), &cgroups, None)?;
-    Ok(Hosts { by_name, definitions: settings.actors.clone(), api: Some(api), cgroups, services })
+    let definitions = settings.actors.clone();
+    Ok(Hosts { by_name, definitions, api: Some(api), cgroups, _orphans: orphans, services })
 }
 
 /// Makes the hosts those of other definitions; they go on telling their processes of the same API.
 pub(super) async fn change(hosts: &mut Hosts, settings: &RunSettings) -> Result<(), Exit> {
-    // `hosts` checks for root, too, and a daemon does not change its user.
     match &hosts.api {
         Some(api) => {
+            as_root(settings)?;
             kept(&settings.actors, &hosts.cgroups)?;
+            admit_users(&settings.actors, api.doors())?;
             hosts.by_name = by_name(settings, &roots(settings), api.doors(), &hosts.cgroups, Some(hosts))?;
             hosts.definitions.clone_from(&settings.actors);
         }
@@ -138,7 +150,7 @@ fn host(
 
 /// A process of root is kept away from nothing by its user, and is no place for the code of actors.
 fn as_root(settings: &RunSettings) -> Result<(), Exit> {
-    let runs_code = settings.actors.iter().any(|actor| actor.upstream.is_empty());
+    let runs_code = settings.actors.iter().any(|actor| actor.upstream.is_empty() && actor.user.is_none());
     if !runs_code || !rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -147,12 +159,24 @@ fn as_root(settings: &RunSettings) -> Result<(), Exit> {
         return Ok(());
     }
     error!(
-        "actors do not run as root: start the runner as another user, or say --allow-root (GREENROOM_ALLOW_ROOT=true)"
+        "actors do not run as root: start the runner as another user, name a user for every actor (user = \"…\" in the \
+         actors file), or say --allow-root (GREENROOM_ALLOW_ROOT=true)"
     );
     Err(Exit::Misconfigured)
 }
 
-/// The limits that cannot be kept here, each with what to do.
+/// Lets the processes of other users reach the API, which asks everybody for a token.
+fn admit_users(actors: &[ActorDefinition], doors: &Doors) -> Result<(), Exit> {
+    if actors.iter().all(|actor| actor.user.is_none()) {
+        return Ok(());
+    }
+    fs::set_permissions(&doors.unix, fs::Permissions::from_mode(0o666)).map_err(|error| {
+        error!({ fields::ERROR } = %error, "the actor API cannot be opened to the users of actors");
+        Exit::Internal
+    })
+}
+
+/// What actors ask for that cannot be kept here, each with what to do.
 pub(super) fn unkept(actors: &[ActorDefinition], cgroups: &Result<Cgroups, String>) -> Mistakes {
     let mut mistakes = Mistakes::default();
     for actor in actors {
@@ -161,6 +185,10 @@ pub(super) fn unkept(actors: &[ActorDefinition], cgroups: &Result<Cgroups, Strin
             Ok(cgroups) => cgroups.missing(&limits),
             Err(why) => limits.key().map(|key| (key, why.as_str())),
         };
+        if actor.user.is_some() && !child_process::may_change_user() {
+            let says = "only a daemon that runs as root can start processes as other users";
+            mistakes.push(Mistake::new(format!("actors.{}.user", actor.name), says));
+        }
         if let Some((key, why)) = missing {
             let says = format!("{why}; start the daemon by a unit with {DELEGATE}, as greenroom-runner.service does");
             mistakes.push(Mistake::new(format!("actors.{}.{key}", actor.name), says));
@@ -171,7 +199,7 @@ pub(super) fn unkept(actors: &[ActorDefinition], cgroups: &Result<Cgroups, Strin
 
 fn kept(actors: &[ActorDefinition], cgroups: &Result<Cgroups, String>) -> Result<(), Exit> {
     let unkept = unkept(actors, cgroups);
-    unkept.iter().for_each(|mistake| error!({ fields::ERROR } = %mistake, "a limit of an actor cannot be kept"));
+    unkept.iter().for_each(|mistake| error!({ fields::ERROR } = %mistake, "what an actor asks for cannot be kept"));
     if unkept.is_empty() { Ok(()) } else { Err(Exit::Misconfigured) }
 }
 
@@ -227,6 +255,7 @@ fn child_process(actor: &ActorDefinition, run: &RunSettings, cgroups: Option<&Cg
             .collect(),
         read_paths: actor.read_paths.clone(),
         write_paths: actor.write_paths.clone(),
+        user: actor.user.clone(),
         cgroups: cgroups.cloned(),
         limits: limits(actor),
     });

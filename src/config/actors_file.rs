@@ -5,6 +5,7 @@
 
 mod egress;
 mod keys;
+mod user;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::config::reader::name;
 use crate::config::{Mistakes, UpstreamUrl, units};
 pub use egress::EgressDefinition;
 use keys::{File, Section};
+pub use user::SystemUser;
 
 /// An actor: how the process that runs it is started, or where the servers are that do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct ActorDefinition {
     pub read_paths: Vec<PathBuf>,
     /// What they may write there beyond their own directories; absolute.
     pub write_paths: Vec<PathBuf>,
+    /// Who the processes run as; nothing for the daemon's own user.
+    pub user: Option<SystemUser>,
     /// The most memory of a process with all that it starts, in bytes.
     pub memory_max: Option<u64>,
     /// The most processes and threads at once.
@@ -165,6 +169,7 @@ pub(crate) fn short_form(text: &str, cwd: PathBuf, drain_timeout: Duration) -> R
         sandbox: true,
         read_paths: Vec::new(),
         write_paths: Vec::new(),
+        user: None,
         memory_max: None,
         pids_max: None,
         egress: Vec::new(),
@@ -252,6 +257,7 @@ fn actor(name: &str, section: &Section<'_>, directory: &Path, drain_timeout: Dur
         sandbox,
         read_paths: paths("read_paths"),
         write_paths: paths("write_paths"),
+        user: user::read(section),
         memory_max,
         pids_max: section.count("pids_max", 1..=PIDS_MAX),
         egress: Vec::new(),
@@ -335,8 +341,19 @@ const USUAL_GRACE: Duration = Duration::from_secs(11);
 const UPSTREAMS_MAX: usize = 64;
 
 /// Keys that say how a process is run.
-const OF_PROCESSES: &[&str] =
-    &["process", "cwd", "env", "env_file", "listen", "sandbox", "read_paths", "write_paths", "memory_max", "pids_max"];
+const OF_PROCESSES: &[&str] = &[
+    "process",
+    "cwd",
+    "env",
+    "env_file",
+    "listen",
+    "sandbox",
+    "read_paths",
+    "write_paths",
+    "user",
+    "memory_max",
+    "pids_max",
+];
 
 /// Every key of an actor.
 const KEYS: &[&str] = &[
@@ -356,6 +373,7 @@ const KEYS: &[&str] = &[
     "sandbox",
     "read_paths",
     "write_paths",
+    "user",
     "memory_max",
     "pids_max",
     "workflows",

@@ -12,6 +12,7 @@ mod isolation;
 mod leftovers;
 mod listen;
 mod logs;
+mod orphans;
 mod process;
 mod settings;
 mod shared;
@@ -27,8 +28,9 @@ use tracing::{debug, warn};
 
 pub use cgroup::{Cgroups, Limits};
 pub use directories::Roots;
-pub use isolation::{Isolation, landlock, launch};
+pub use isolation::{Isolation, landlock, launch, may_change_user};
 pub use leftovers::end_leftovers;
+pub use orphans::Orphans;
 pub use settings::{Listen, START_TIMEOUT, STOP_GRACE, Settings, WebSocketMode};
 pub use shared::SharedProcess;
 
@@ -142,7 +144,7 @@ impl Life {
         let spawning = tokio::task::spawn_blocking(move || {
             let start = Arc::new(start);
             let token = Token::issue(shared.doors.tokens.clone(), context.clone());
-            let directories = Directories::make(&shared.roots, &start.key, token.secret())?;
+            let directories = Directories::make(&shared.roots, &start.key, token.secret(), shared.settings.user())?;
             let (listening, fd) = Listening::prepare(shared.settings.listen, directories.socket())?;
             let variables = environment(&shared.settings, &start, &shared.doors, &directories, &listening)?;
             let process = Process::spawn(&shared.settings, variables, fd, &directories, &start)?;

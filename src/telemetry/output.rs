@@ -53,6 +53,12 @@ pub fn reader(actor_id: &str, lines: usize) -> Option<OutputReader> {
     OUTPUT.reader(actor_id, lines)
 }
 
+/// The id under which the lines of a process go that serves all actors of this name.
+#[must_use]
+pub fn process_of(name: &str) -> String {
+    format!("process of {name}")
+}
+
 impl OutputWriter {
     /// Adds a line.
     pub fn push(&self, source: Source, text: &str) {

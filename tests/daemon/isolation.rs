@@ -2,7 +2,11 @@
 //! docs/OPERATIONS.md.
 
 mod cgroups;
+mod packages;
+mod sharing;
 mod stage;
+mod tokens;
+mod users;
 
 use std::path::Path;
 
@@ -10,7 +14,7 @@ use serde_json::Value;
 
 use crate::dev::request;
 use crate::process::Daemon;
-use stage::{DENIED, Stage};
+use stage::{DENIED, Plan, Stage, eval};
 
 #[tokio::test]
 async fn an_actor_reaches_its_own_files_and_those_of_nobody_else() {
@@ -92,17 +96,35 @@ async fn a_socket_that_is_handed_over_and_a_port_work_in_a_sandbox() {
 #[tokio::test]
 async fn secrets_are_in_no_environment_argument_log_or_metric() {
     const CANARY: &str = "canary-5f1c";
-    let stage = Stage::start_with("", "", &[("AWS_SECRET", CANARY)]).await;
+    let stage = Stage::of(Plan {
+        a: "env_file = \"more.env\"",
+        variables: &[("AWS_SECRET", CANARY)],
+        prepare: |dir| std::fs::write(dir.join("more.env"), format!("A_KEY={CANARY}-a")).unwrap(),
+        ..Plan::default()
+    })
+    .await;
+    // What its own file gives it, it has.
+    assert_eq!(stage.eval("a", "os.environ.pop('A_KEY')").await, format!("{CANARY}-a"));
     let token = stage.eval("b", "open(os.environ['ACTOR_TOKEN_FILE']).read()").await;
     for who in ["a", "b"] {
-        let seen = stage.eval(who, "[dict(os.environ), sys.argv, open('/proc/self/cmdline').read()]").await;
+        let seen = "[dict(os.environ), sys.argv, open('/proc/self/cmdline').read(), api('GET', '/v1/actor')]";
+        let seen = stage.eval(who, seen).await;
         assert!(!seen.contains(CANARY) && !seen.contains(&token), "{seen}");
         // The launcher's own words are gone with it.
         assert!(!seen.contains("exec-actor"), "{seen}");
     }
-    let (_, metrics) = crate::dev::get(&format!("{}/metrics", stage.admin)).await;
-    let (_, status) = crate::dev::get(&format!("{}/v1/status", stage.admin)).await;
-    assert!(!metrics.contains(&token) && !status.contains(&token) && !metrics.contains(CANARY));
+    let id = stage.urls[0].trim_end_matches('/').rsplit('/').next().unwrap();
+    for path in ["/metrics", "/status", "/actors", &format!("/actors/{id}"), &format!("/actors/{id}/logs")] {
+        let (status, told) = crate::dev::get(&format!("{}{path}", stage.admin)).await;
+        assert_eq!(status, 200, "{path}");
+        assert!(!told.contains(&token) && !told.contains(CANARY), "{path}: {told}");
+    }
+    let daemon = stage.eval("b", "os.getppid()").await;
+    let arguments = std::fs::read_to_string(format!("/proc/{daemon}/cmdline")).unwrap();
+    assert!(!arguments.contains(&token) && !arguments.contains(CANARY), "{arguments}");
+    // A report of everything, and then no time to tidy up.
+    stage.daemon.signal(rustix::process::Signal::USR1);
+    stage.eval("a", "1").await;
     stage.daemon.signal(rustix::process::Signal::KILL);
     let (log, _) = stage.daemon.killed().await;
     let log = Value::from(log).to_string();
@@ -167,14 +189,8 @@ async fn a_hostile_key_is_a_variable_and_never_a_part_of_a_path() {
     let stage = Stage::start("", "").await;
     let (gateway, _) = stage.urls[0].split_once("/gateway/").unwrap();
     for key in ["../../x", "/etc/passwd", "a\u{1b}[2J\nb", "~", "%2e%2e%2f"] {
-        let body = serde_json::json!({
-            "name": "a", "key": key, "runner_name_selector": "default", "crash_policy": "sleep",
-        });
-        let (status, answer) = request("PUT", &format!("{gateway}/actors?namespace=default"), &body.to_string()).await;
-        assert_eq!(status, 200, "{key:?}: {answer}");
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        let url = format!("{gateway}/gateway/{}/", answer["actor"]["actor_id"].as_str().unwrap());
-        let ask = async |what: &str| request("POST", &url, what).await.1;
+        let url = stage.another("a", key).await;
+        let ask = async |what: &str| eval(&url, what).await;
         assert_eq!(
             ask(&format!("os.environ['ACTOR_KEY'] == {key:?}").replace("\\u{1b}", "\\x1b")).await,
             "True",

@@ -21,6 +21,7 @@ fn an_actor_needs_only_a_command() {
         sandbox: true,
         read_paths: vec![],
         write_paths: vec![],
+        user: None,
         memory_max: None,
         pids_max: None,
         egress: vec![],
@@ -105,6 +106,21 @@ sleep_after = "60s"
 jobs = true
 "#;
     check(text, &["actors.toml:7: actors.a.jobs = true: not built yet in this version; what works is \"false\""]);
+}
+
+#[test]
+fn a_user_is_one_of_this_system_and_not_root() {
+    let actors = read("[actors.a]\ncommand = [\"x\"]\nuser = \"daemon\"\n").unwrap();
+    let user = actors[0].user.as_ref().unwrap();
+    assert!(user.name == "daemon" && user.uid != 0 && user.groups.contains(&user.gid), "{user:?}");
+    check(
+        "[actors.a]\ncommand = [\"x\"]\nuser = \"root\"\n[actors.b]\ncommand = [\"x\"]\nuser = \"no such one\"\n",
+        &[
+            "actors.toml:3: actors.a.user = \"root\": expected a user without the rights of root",
+            "actors.toml:6: actors.b.user = \"no such one\": expected the name of a user of this system; there is none \
+             with this one",
+        ],
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::leftovers;
 use crate::actor::ActorKey;
+use crate::config::SystemUser;
 use crate::host::StartError;
 
 /// Where a host keeps what its actors need on disk. Both are absolute.
@@ -32,18 +33,24 @@ pub(super) struct Directories {
     life: PathBuf,
     state: PathBuf,
     scratch: PathBuf,
+    socket: PathBuf,
 }
 
 impl Directories {
-    /// Makes them, private to this user, with the token inside.
-    pub(super) fn make(roots: &Roots, key: &ActorKey, token: &SecretString) -> Result<Self, StartError> {
-        let actor = roots.data.join("actors").join(directory_name(&key.id)?);
+    /// Makes them, with the token inside, private to this user; or to another one, who then reaches them and nothing
+    /// beside them.
+    pub(super) fn make(
+        roots: &Roots,
+        key: &ActorKey,
+        token: &SecretString,
+        user: Option<&SystemUser>,
+    ) -> Result<Self, StartError> {
+        let actor = roots.data.join(ACTORS).join(directory_name(&key.id)?);
         let life = format!("{:016x}", rand::rng().random::<u64>());
-        let directories = Directories {
-            state: actor.join("state"),
-            scratch: actor.join(format!("tmp-{life}")),
-            life: roots.runtime.join(LIVES).join(life),
-        };
+        let (scratch, life) = (actor.join(format!("tmp-{life}")), roots.runtime.join(LIVES).join(life));
+        // What is noted beside the socket is the daemon's, so another user makes its socket further down.
+        let sockets = if user.is_some() { life.join("s") } else { life.clone() };
+        let directories = Directories { state: actor.join("state"), scratch, life, socket: sockets.join("app.sock") };
         let socket = directories.socket();
         let length = socket.as_os_str().len();
         if length > SOCKET_PATH_MAX {
@@ -54,6 +61,9 @@ impl Directories {
             )));
         }
         directories.fill(token)?;
+        if let Some(user) = user {
+            directories.give(roots, &sockets, user)?;
+        }
         Ok(directories)
     }
 
@@ -69,6 +79,36 @@ impl Directories {
         write().map_err(|error| failed("write", &file, &error))
     }
 
+    /// Gives a user what is its own, and lets it through the directories around that, without a look into them.
+    fn give(&self, roots: &Roots, sockets: &Path, user: &SystemUser) -> Result<(), StartError> {
+        let owner = fs::metadata(&self.state).map_err(|error| failed("look at", &self.state, &error))?.uid();
+        if owner != user.uid && owner != rustix::process::geteuid().as_raw() {
+            // What another user left is not this one's to read.
+            remove(&self.state);
+            make_private(&self.state).map_err(|error| failed("create", &self.state, &error))?;
+        }
+        make_private(sockets).map_err(|error| failed("create", sockets, &error))?;
+        for path in [sockets, &self.state, &self.scratch, &self.token_file()] {
+            chown(path, Some(user.uid), Some(user.gid)).map_err(|error| failed("give away", path, &error))?;
+        }
+        let actor = self.state.parent().unwrap_or(&self.state);
+        let around =
+            [&roots.runtime, &roots.runtime.join(LIVES), &self.life, &roots.data, &roots.data.join(ACTORS), actor];
+        for path in around {
+            let mode = fs::metadata(path).map(|found| found.mode());
+            let open = |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777 | 0o001));
+            mode.and_then(open).map_err(|error| failed("open", path, &error))?;
+        }
+        match roots.runtime.ancestors().chain(roots.data.ancestors()).find(|path| is_closed(path, user)) {
+            Some(path) => Err(StartError(format!(
+                "the user {} cannot enter {}, in which its directories are; choose another --runtime-dir or --data-dir",
+                user.name,
+                path.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Notes which process the life has, for a runner that comes after a crash of this one.
     pub(super) fn note(&self, group: Pid) {
         if let Err(error) = leftovers::note(&self.life, &self.scratch, group) {
@@ -76,9 +116,14 @@ impl Directories {
         }
     }
 
+    /// A word that is in the paths of this life and of no other.
+    pub(super) fn mark(&self) -> String {
+        self.life.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// What the app listens on.
     pub(super) fn socket(&self) -> PathBuf {
-        self.life.join("app.sock")
+        self.socket.clone()
     }
 
     pub(super) fn token_file(&self) -> PathBuf {
@@ -142,12 +187,26 @@ fn directory_name(id: &str) -> Result<String, StartError> {
     }
 }
 
+/// Whether a user may not go through a directory.
+fn is_closed(path: &Path, user: &SystemUser) -> bool {
+    let Ok(found) = fs::metadata(path) else { return false };
+    let may = match found.uid() == user.uid {
+        true => 0o100,
+        false if found.gid() == user.gid || user.groups.contains(&found.gid()) => 0o010,
+        false => 0o001,
+    };
+    found.mode() & may == 0
+}
+
 fn failed(what: &str, path: &Path, error: &io::Error) -> StartError {
     StartError(format!("could not {what} {}: {error}", path.display()))
 }
 
 /// The directory of lives in the runtime directory; short, for the sake of socket paths.
 pub(super) const LIVES: &str = "a";
+
+/// The directory of actors in the data directory.
+const ACTORS: &str = "actors";
 
 /// The longest path a Unix socket can have: 108 bytes with the zero at its end.
 const SOCKET_PATH_MAX: usize = 107;
@@ -174,7 +233,7 @@ mod tests {
     fn everything_of_a_life_is_private_and_goes_with_it() {
         let root = tempfile::tempdir().unwrap();
         let roots = Roots { runtime: root.path().join("run"), data: root.path().join("data") };
-        let directories = Directories::make(&roots, &ActorKey::new("a1", 1), &"secret".into()).unwrap();
+        let directories = Directories::make(&roots, &ActorKey::new("a1", 1), &"secret".into(), None).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let (token, scratch) = (directories.token_file(), directories.scratch().to_owned());
         assert_eq!(mode(&token), 0o400);
@@ -188,7 +247,7 @@ mod tests {
         drop(directories);
         assert!(!token.exists() && !scratch.exists() && kept.exists());
 
-        let directories = Directories::make(&roots, &ActorKey::new("a1", 2), &"secret".into()).unwrap();
+        let directories = Directories::make(&roots, &ActorKey::new("a1", 2), &"secret".into(), None).unwrap();
         directories.forget_state();
         drop(directories);
         assert!(!kept.parent().unwrap().parent().unwrap().exists());
@@ -198,7 +257,7 @@ mod tests {
     fn a_runtime_directory_that_is_too_long_says_so() {
         let root = tempfile::tempdir().unwrap();
         let roots = Roots { runtime: root.path().join("r".repeat(90)), data: root.path().join("data") };
-        let error = Directories::make(&roots, &ActorKey::new("a1", 1), &"secret".into()).unwrap_err();
+        let error = Directories::make(&roots, &ActorKey::new("a1", 1), &"secret".into(), None).unwrap_err();
         assert!(error.0.contains("--runtime-dir"), "{error}");
     }
 }

@@ -20,6 +20,9 @@ pub(super) fn environment(
 ) -> Result<BTreeMap<OsString, OsString>, StartError> {
     let mut variables: BTreeMap<OsString, OsString> =
         INHERITED.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?))).collect();
+    if let Some(user) = settings.user() {
+        variables.insert("HOME".into(), user.home.clone().into());
+    }
     if let Some(file) = &settings.env_file {
         for (name, value) in read(file)? {
             variables.insert(name.into(), value.into());

@@ -2,19 +2,22 @@
 //!
 //! Restrictions are put on by the process itself, before it becomes the actor's program: the runner spawns a launcher,
 //! which is the runner's own binary, and tells it what to do in its arguments. It gives up gaining privileges, enters its
-//! cgroup and a Landlock domain of its own, and then executes the program in its place, so that process id, process group,
+//! cgroup and a Landlock domain of its own, becomes another user where one is named, and then executes the program in its place, so that process id, process group,
 //! descriptors and environment stay what they were.
 
 mod domain;
 mod launch;
+mod user;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use launch::launch;
+pub use user::may_change_user;
 
 use super::cgroup::{Cgroups, Leaf, Limits};
 use super::directories::Directories;
+use crate::config::SystemUser;
 use crate::host::StartError;
 
 /// How the processes of an actor are isolated. Needs a launcher: a program that calls [`launch`] with its arguments
@@ -32,6 +35,8 @@ pub struct Isolation {
     pub read_paths: Vec<PathBuf>,
     /// What may be written beyond the process's own directories.
     pub write_paths: Vec<PathBuf>,
+    /// Who the process is to run as; nothing for the user of this one. Needs [`may_change_user`].
+    pub user: Option<SystemUser>,
     /// Where each process gets a cgroup of its own; nothing where there are none to be had.
     pub cgroups: Option<Cgroups>,
     /// What a process may use, in its cgroup.
@@ -48,6 +53,9 @@ impl Isolation {
         if let Some(leaf) = leaf {
             arguments.extend([launch::CGROUP.into(), leaf.door().into()]);
         }
+        if let Some(user) = &self.user {
+            arguments.extend([launch::USER.into(), user::word(user).into()]);
+        }
         if self.sandbox {
             let mut add = |flag: &str, path: &Path| arguments.extend([flag.into(), path.into()]);
             add(launch::LIFE, directories.life());
@@ -63,10 +71,9 @@ impl Isolation {
 
     /// The cgroup of a new process, when there are any.
     pub(super) fn leaf(&self, directories: &Directories) -> Result<Option<Leaf>, StartError> {
-        let life = directories.life().file_name().unwrap_or_default().to_string_lossy();
         let missing = |key| StartError(format!("{key} cannot be kept: this runner has no cgroup of its own"));
         match (&self.cgroups, self.limits.key()) {
-            (Some(cgroups), _) => cgroups.leaf(&life, &self.limits).map(Some).map_err(StartError),
+            (Some(cgroups), _) => cgroups.leaf(&directories.mark(), &self.limits).map(Some).map_err(StartError),
             (None, Some(key)) => Err(missing(key)),
             (None, None) => Ok(None),
         }

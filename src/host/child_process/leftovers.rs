@@ -3,14 +3,16 @@
 //! A note names the process by its id, the time it started and the boot it belongs to, so that a stranger who got the
 //! same id later is left alone.
 
-use std::fs;
-use std::io;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tracing::{info, warn};
 
 use super::directories::{LIVES, Roots, remove};
+use super::orphans;
 
 /// Ends what an earlier runner left under these roots, with its files. Nobody else may be using them: the caller holds
 /// the runtime directory, for example by serving the actor API in it.
@@ -21,16 +23,22 @@ pub fn end_leftovers(roots: &Roots) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
         Err(error) => return warn!(directory = %lives.display(), %error, "leftover processes cannot be looked for"),
     };
-    for entry in entries.flatten() {
-        let life = entry.path();
+    let lives: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    let mut marks = Vec::new();
+    for life in lives {
         if let Some(note) = fs::read_to_string(life.join(NOTE)).ok().as_deref().and_then(Note::parse) {
             note.end();
             let scratch = Path::new(note.scratch);
-            if scratch.starts_with(&roots.data) {
+            let straight = !scratch.components().any(|part| part == Component::ParentDir);
+            if straight && scratch.starts_with(&roots.data) {
                 remove(scratch);
             }
         }
         remove(&life);
+        marks.extend(life.file_name().and_then(|mark| mark.to_str()).map(str::to_owned));
+    }
+    if !marks.is_empty() {
+        orphans::end_strays(&marks);
     }
 }
 
@@ -38,7 +46,8 @@ pub fn end_leftovers(roots: &Roots) {
 pub(super) fn note(life: &Path, scratch: &Path, group: Pid) -> io::Result<()> {
     let id = group.as_raw_nonzero();
     let started = started(id.get()).unwrap_or_default();
-    fs::write(life.join(NOTE), format!("{id}\n{started}\n{}\n{}\n", boot(), scratch.display()))
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(life.join(NOTE))?;
+    file.write_all(format!("{id}\n{started}\n{}\n{}\n", boot(), scratch.display()).as_bytes())
 }
 
 /// One process as it was noted.

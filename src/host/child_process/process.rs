@@ -29,6 +29,7 @@ use super::cgroup::{Leaf, Spent};
 use super::directories::Directories;
 use super::listen::LISTEN_FD;
 use super::logs::{Tail, follow};
+use super::orphans;
 use crate::host::{StartActor, StartError};
 use crate::telemetry::metrics::{self, ChildExit};
 
@@ -93,7 +94,7 @@ impl Process {
                 .fd_mappings(vec![FdMapping { parent_fd, child_fd: LISTEN_FD }])
                 .map_err(|error| StartError(format!("could not hand over the listening socket: {error}")))?;
         }
-        let mut child = command.spawn().map_err(|error| not_spawned(settings, &error))?;
+        let mut child = orphans::spawn(&mut command).map_err(|error| not_spawned(settings, &error))?;
         let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let group = id.expect("a child that was just spawned has an id, and it is not 0");
 
@@ -103,8 +104,15 @@ impl Process {
             child.stderr.take().map(|output| tokio::spawn(follow(output, "stderr", start.clone(), Some(tail.clone()))));
         let shared = Arc::new(Shared::default());
         let (ended, end) = watch::channel(None);
-        let watch =
-            Watch { child, group, leaf, shared: shared.clone(), logs: [stdout, stderr], name: start.name.clone() };
+        let watch = Watch {
+            child,
+            group,
+            mark: directories.mark(),
+            leaf,
+            shared: shared.clone(),
+            logs: [stdout, stderr],
+            name: start.name.clone(),
+        };
         tokio::spawn(async move { ended.send_replace(Some(watch.end().await)) });
         Ok(Process { group, shared, end, tail })
     }
@@ -226,6 +234,8 @@ impl std::fmt::Display for End {
 struct Watch {
     child: Child,
     group: Pid,
+    /// What all that it starts has in its environment.
+    mark: String,
     leaf: Option<Leaf>,
     shared: Arc<Shared>,
     logs: [Option<JoinHandle<()>>; 2],
@@ -235,9 +245,16 @@ struct Watch {
 impl Watch {
     async fn end(mut self) -> End {
         let status = self.child.wait().await;
+        orphans::forget(self.group);
         self.shared.gone.cancel();
         self.end_the_group().await;
-        let spent = self.end_the_leaf().await;
+        let spent = match self.leaf.take() {
+            Some(leaf) => Some(self.end_the_leaf(leaf).await),
+            None => {
+                orphans::end(&self.mark, KILL_PATIENCE).await;
+                None
+            }
+        };
         let grace = Instant::now() + LOGS_GRACE;
         for log in self.logs.iter_mut().flatten() {
             // A process that left the group can hold the pipe open for ever.
@@ -279,8 +296,7 @@ impl Watch {
     }
 
     /// Ends what left the group and could not leave the cgroup. Answers with what the kernel says of it.
-    async fn end_the_leaf(&mut self) -> Option<Spent> {
-        let leaf = self.leaf.take()?;
+    async fn end_the_leaf(&self, leaf: Leaf) -> Spent {
         let (mut pause, give_up) = (Duration::from_millis(1), Instant::now() + KILL_PATIENCE);
         while leaf.lives() && Instant::now() < give_up {
             leaf.kill();
@@ -291,7 +307,7 @@ impl Watch {
         if let Some(most) = spent.pids_max {
             warn!(name = %self.name, most, "an actor wanted more processes than it may have (pids_max)");
         }
-        Some(spent)
+        spent
     }
 }
 

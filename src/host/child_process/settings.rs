@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Isolation;
+use crate::config::SystemUser;
 use crate::host::events::{CONCURRENCY, HANDLER_TIMEOUT};
 
 /// How to run the actors of one name. `Settings::new` has the defaults of the actors file.
@@ -81,6 +82,11 @@ impl Settings {
             stop_grace: STOP_GRACE,
             isolation: None,
         }
+    }
+
+    /// Who the processes run as, when that is not the user of this one.
+    pub(super) fn user(&self) -> Option<&SystemUser> {
+        self.isolation.as_ref().and_then(|isolation| isolation.user.as_ref())
     }
 }
 

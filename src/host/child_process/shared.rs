@@ -27,6 +27,7 @@ use crate::backoff::Backoff;
 use crate::host::http::Site;
 use crate::host::tenant::{NoEntry, Place, Tenant};
 use crate::host::{ActorContext, ActorHost, Doors, EventSettings, HostedActor, StartActor, StartError};
+use crate::telemetry::output;
 
 /// The host of the actors of one name, all in one process.
 #[derive(Debug)]
@@ -292,7 +293,7 @@ impl Server {
 
     fn spawn(shared: &Shared, name: Arc<str>) -> Result<(Self, String), StartError> {
         let start = Arc::new(StartActor {
-            key: ActorKey::new(format!("process of {name}"), 0),
+            key: ActorKey::new(output::process_of(&name), 0),
             name,
             actor_key: None,
             create_ts: 0,
@@ -301,7 +302,8 @@ impl Server {
             hibernating: Vec::new(),
         });
         // Tokens are for actors, and come with their requests.
-        let directories = Directories::make(&shared.roots, &start.key, &SecretString::from(""))?;
+        let directories =
+            Directories::make(&shared.roots, &start.key, &SecretString::from(""), shared.settings.user())?;
         let (listening, fd) = Listening::prepare(shared.settings.listen, directories.socket())?;
         let Some(address) = listening.address() else {
             return Err(StartError("listen = \"pull\" is for processes of one actor".to_owned()));

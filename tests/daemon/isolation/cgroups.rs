@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::stage::Stage;
+use super::stage::{Plan, Stage};
 use crate::process::Daemon;
 
 #[tokio::test]
 async fn a_process_that_leaves_its_group_ends_with_its_actor() {
     let Some(cgroup) = Cgroup::make("escape") else { return };
-    let stage = Stage::start_in(&cgroup.path, "", "").await;
+    let stage = in_cgroup(&cgroup, "").await;
     let daemon: u32 = stage.eval("a", "os.getppid()").await.parse().unwrap();
     assert_eq!(members(&cgroup.path.join("supervisor")), [daemon]);
     let pid: u32 = stage.eval("a", "os.getpid()").await.parse().unwrap();
@@ -20,7 +20,7 @@ async fn a_process_that_leaves_its_group_ends_with_its_actor() {
     stage.eval("a", escape).await;
     let escaped = wait_for(|| members(&own).into_iter().find(|pid| command(*pid).starts_with("sleep")));
     let escaped = escaped.await;
-    stage.eval("a", "__import__('threading').Timer(0.1, os._exit, [3]).start()").await;
+    stage.eval("a", "threading.Timer(0.1, os._exit, [3]).start()").await;
     wait_for(|| (!Path::new(&format!("/proc/{escaped}/root")).exists() && !own.exists()).then_some(())).await;
     // The next life has a cgroup of its own again.
     let mut another = (0, String::new());
@@ -34,9 +34,60 @@ async fn a_process_that_leaves_its_group_ends_with_its_actor() {
 }
 
 #[tokio::test]
+async fn without_a_cgroup_what_leaves_its_group_is_inherited_and_ended_with_its_actor() {
+    let stage = Stage::start("", "").await;
+    let daemon: u32 = stage.eval("a", "os.getppid()").await.parse().unwrap();
+    let escape = |seconds: u32, how: &str| {
+        format!(
+            "subprocess.run(['sh', '-c', '{how} setsid sh -c \"sleep {seconds} & sleep {seconds}\" >/dev/null 2>&1 &'])"
+        )
+    };
+    let own = |seconds: u32| {
+        let seconds = seconds.to_string();
+        processes()
+            .into_iter()
+            .filter(|(_, words)| words.last() == Some(&seconds))
+            .map(|(pid, _)| pid)
+            .collect::<Vec<_>>()
+    };
+    let (of_a, of_b, hidden) = (unique(0), unique(1), unique(2));
+    stage.eval("a", &escape(of_a, "")).await;
+    stage.eval("b", &escape(of_b, "")).await;
+    stage.eval("b", &escape(hidden, "env -i")).await;
+    for seconds in [of_a, of_b, hidden] {
+        wait_for(|| (own(seconds).len() == 2).then_some(())).await;
+    }
+    stage.eval("a", "threading.Timer(0.1, os._exit, [3]).start()").await;
+    wait_for(|| own(of_a).is_empty().then_some(())).await;
+    assert_eq!((own(of_b).len(), own(hidden).len()), (2, 2), "what belongs to others is left alone");
+    // Nothing that has ended waits for anybody to look at it.
+    wait_for(|| zombies(daemon).is_empty().then_some(())).await;
+    stage.daemon.stop().await;
+    wait_for(|| (own(of_b).is_empty() && own(hidden).is_empty()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_daemon_left_outside_of_cgroups_is_ended_by_the_next() {
+    let stage = Stage::start("", "").await;
+    let seconds = unique(3);
+    let escape = format!("subprocess.run(['sh', '-c', 'setsid sleep {seconds} >/dev/null 2>&1 &'])");
+    stage.eval("a", &escape).await;
+    let left = || processes().into_iter().any(|(_, words)| words.last() == Some(&seconds.to_string()));
+    wait_for(|| left().then_some(())).await;
+    stage.daemon.signal(rustix::process::Signal::KILL);
+    let (_, data) = stage.daemon.killed().await;
+    assert!(left());
+    let arguments = ["run", "--endpoint", "http://127.0.0.1:1", "--admin", "off", "--allow-root", "--actor", "a=true"];
+    let mut next = Daemon::start(data, &arguments);
+    next.record("ending a process that an earlier runner left behind").await;
+    wait_for(|| (!left()).then_some(())).await;
+    next.stop().await;
+}
+
+#[tokio::test]
 async fn what_a_killed_daemon_left_in_cgroups_is_ended_by_the_next() {
     let Some(cgroup) = Cgroup::make("crash") else { return };
-    let stage = Stage::start_in(&cgroup.path, "", "").await;
+    let stage = in_cgroup(&cgroup, "").await;
     let pid = stage.eval("a", "os.getpid()").await;
     let left = leaves(&cgroup.path);
     assert_eq!(left.len(), 2);
@@ -45,9 +96,27 @@ async fn what_a_killed_daemon_left_in_cgroups_is_ended_by_the_next() {
     assert!(command(pid.parse().unwrap()).starts_with("python"));
     // Another runtime directory: the cgroup itself says what was left.
     drop(data);
-    let stage = Stage::start_in(&cgroup.path, "", "").await;
+    let stage = in_cgroup(&cgroup, "").await;
     wait_for(|| (!Path::new(&format!("/proc/{pid}/root")).exists()).then_some(())).await;
     assert!(left.iter().all(|leaf| !leaf.exists()), "{left:?}");
+    stage.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_fork_bomb_is_held_and_memory_above_the_limit_is_the_reason_of_the_end() {
+    let Some(cgroup) = Cgroup::make("limits") else { return };
+    let offered = fs::read_to_string(cgroup.path.join("cgroup.controllers")).unwrap();
+    if !offered.contains("memory") || !offered.contains("pids") {
+        // Nothing here can be limited; what is written to the kernel has its own tests.
+        return;
+    }
+    let mut stage = in_cgroup(&cgroup, "memory_max = \"128MiB\"\npids_max = 20").await;
+    let bomb = "subprocess.run(['sh', '-c', 'for i in $(seq 100); do sleep 60 & done']).returncode";
+    assert_ne!(stage.eval("a", bomb).await, "0");
+    assert_eq!(stage.eval("b", "subprocess.run(['true']).returncode").await, "0");
+    stage.eval("a", "threading.Timer(0.1, lambda: bytearray(1 << 30)).start()").await;
+    let record = stage.daemon.find("crashed").await.to_string();
+    assert!(record.contains("out of memory, of which it may use 128 MiB (memory_max)"), "{record}");
     stage.daemon.stop().await;
 }
 
@@ -65,7 +134,7 @@ async fn a_limit_that_cannot_be_kept_is_refused_with_its_key_and_what_to_do() {
     let arguments = ["run", "--endpoint", "http://127.0.0.1:1", "--admin", "off", "--allow-root", "--actors", file];
     let mut refused = Daemon::start(dir, &arguments);
     refused.find("processes of actors have no cgroups").await;
-    let record = refused.record("a limit of an actor cannot be kept").await;
+    let record = refused.record("what an actor asks for cannot be kept").await;
     let error = record["error"].as_str().unwrap();
     assert!(error.starts_with("actors.b.memory_max: ") && error.contains("Delegate="), "{error}");
     assert_eq!(refused.exit_code().await, 78);
@@ -75,6 +144,10 @@ async fn a_limit_that_cannot_be_kept_is_refused_with_its_key_and_what_to_do() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(told.contains("actors.b.memory_max: ") && !told.contains("actors.a"), "{told}");
     assert_eq!(output.status.code(), Some(78));
+}
+
+async fn in_cgroup(cgroup: &Cgroup, a: &str) -> Stage {
+    Stage::of(Plan { a, cgroup: Some(&cgroup.path), ..Plan::default() }).await
 }
 
 /// A cgroup that a test has made, as a service manager would.
@@ -122,6 +195,32 @@ fn leaves(path: &Path) -> Vec<PathBuf> {
 fn members(path: &Path) -> Vec<u32> {
     let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// A length of sleep that no other process of this machine sleeps.
+fn unique(number: u32) -> u32 {
+    100_000 + 10 * (std::process::id() % 100_000) + number
+}
+
+/// Every process that runs, with its words.
+fn processes() -> Vec<(u32, Vec<String>)> {
+    let ids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let words = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<String> = text.split_terminator('\0').map(str::to_owned).collect();
+        words.first().is_some_and(|word| word == "sleep").then_some((pid, words))
+    };
+    ids.filter_map(words).collect()
+}
+
+/// The children of a process that it has not reaped.
+fn zombies(of: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{of}/task")).unwrap().flatten();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let children: Vec<u32> =
+        children.flat_map(|line| line.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect();
+    let ended = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+    children.into_iter().filter(ended).collect()
 }
 
 fn command(pid: u32) -> String {

@@ -96,6 +96,21 @@ pub(super) fn named_by(command: &[OsString]) -> Vec<PathBuf> {
     files.map(place).collect()
 }
 
+/// What programs of Node.js look for in the directories above their own: packages, and the kind of the package that
+/// they belong to.
+pub(super) fn packages_above(places: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for place in places.filter_map(|place| place.canonicalize().ok()) {
+        for above in place.ancestors().skip(1) {
+            found.extend(["node_modules", "package.json"].map(|name| above.join(name)));
+        }
+    }
+    found.sort();
+    found.dedup();
+    found.retain(|path| path.exists());
+    found
+}
+
 /// Where programs are installed, as far as `PATH` tells: its directories, and what is beside a `bin` or `shims`, like
 /// the libraries of a Python or Node.js in a home directory. A home itself is not opened for a `bin` in it.
 pub(super) fn installed(path: &OsStr, home: Option<&Path>) -> Vec<PathBuf> {
@@ -195,6 +210,21 @@ mod tests {
         for closed in ["/", "/users/u", "/users/u/.local", "/srv", "relative"] {
             assert!(!places.contains(&closed), "{closed}");
         }
+    }
+
+    #[test]
+    fn packages_are_looked_for_in_the_directories_above() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        for directory in ["app/node_modules/x", "app/src/deep", "node_modules/y", "other/node_modules"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::write(root.join("app/package.json"), "{}").unwrap();
+        let places = ["app/src/deep", "app/src", "missing"].map(|place| root.join(place));
+        let mut found = packages_above(places.into_iter());
+        found.retain(|path| path.starts_with(&root));
+        let expected = ["app/node_modules", "app/package.json", "node_modules"].map(|path| root.join(path));
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
 use super::domain::{self, Domain};
+use super::user::Identity;
 
 /// Does what the arguments after [`WORD`](super::Isolation::WORD) say and becomes the actor's program. Returns only
 /// when that fails, and says on stderr why; the code is then the one that shells give: 127 when there is no such
@@ -31,6 +32,7 @@ struct Launch {
     /// The file that lets it into its cgroup.
     cgroup: Option<PathBuf>,
     domain: Option<Domain>,
+    user: Option<Identity>,
     /// Not empty.
     command: Vec<OsString>,
 }
@@ -47,6 +49,10 @@ impl Launch {
             let path = PathBuf::from(arguments.next()?);
             if flag == CGROUP {
                 launch.cgroup = Some(path);
+                continue;
+            }
+            if flag == USER {
+                launch.user = Some(Identity::parse(path.to_str()?)?);
                 continue;
             }
             let domain = launch.domain.get_or_insert_default();
@@ -77,13 +83,20 @@ impl Launch {
             return io::ErrorKind::InvalidInput.into();
         };
         if let Some(mut domain) = self.domain {
-            domain.read.extend(domain::named_by(&self.command));
+            let named = domain::named_by(&self.command);
+            domain.read.extend(domain::packages_above(named.iter().cloned().chain(std::env::current_dir())));
+            domain.read.extend(named);
             let path = std::env::var_os("PATH").unwrap_or_default();
             domain.read.extend(domain::installed(&path, std::env::var_os("HOME").as_deref().map(OsStr::as_ref)));
             if let Err(error) = domain.enter() {
                 return error;
             }
             give_up_powers();
+        }
+        if let Some(user) = &self.user
+            && let Err(error) = user.assume()
+        {
+            return io::Error::new(error.kind(), format!("it could not become another user: {error}"));
         }
         Command::new(program).args(arguments).exec()
     }
@@ -112,6 +125,8 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 pub(super) const COMMAND: &str = "--";
 /// Before the file of the cgroup to enter.
 pub(super) const CGROUP: &str = "--cgroup";
+/// Before the user to become.
+pub(super) const USER: &str = "--user";
 /// Before the directory of the life: its socket is made there, its token is read there.
 pub(super) const LIFE: &str = "--life";
 /// Before a directory that is the process's own.
@@ -139,6 +154,8 @@ mod tests {
         assert!(read(&["--", "true"]).unwrap().domain.is_none());
         let launch = read(&["--cgroup", "/c/cgroup.procs", "--", "true"]).unwrap();
         assert_eq!((launch.cgroup.as_deref(), launch.domain.is_none()), (Some("/c/cgroup.procs".as_ref()), true));
+        assert!(read(&["--user", "7:8:9", "--", "true"]).unwrap().user.is_some());
+        assert!(read(&["--user", "0:0:0", "--", "true"]).is_none());
         for wrong in [&["--"][..], &[], &["--life", "/l"], &["--other", "/l", "--", "sh"], &["--life", "--", "sh"]] {
             assert!(read(wrong).is_none(), "{wrong:?}");
         }
