@@ -179,6 +179,11 @@ impl Actors {
         self.iter().filter(|life| !life.events.all_sent()).count()
     }
 
+    /// How many lives have events that were not acknowledged.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.iter().filter(|life| !life.events.is_empty()).count()
+    }
+
     /// Everything of an ended life was sent on this connection; it is kept a while for redelivered commands.
     pub(super) fn settle(&mut self, key: &ActorKey, now: Instant) {
         let Some(life) = self.life_mut(key) else { return };

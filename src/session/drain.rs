@@ -60,7 +60,19 @@ impl Session {
         if self.link.is_over() {
             return None;
         }
-        self.drain.as_ref().map(Drain::deadline)
+        let drain = self.drain.as_ref()?;
+        match drain.step {
+            // Ours acknowledges every end as soon as its disk has it; there may be time left to wait for that.
+            Step::Settling { since } if !self.link.features.are_none() => {
+                Some(drain.deadline().max((since + SETTLING_MOST).min(drain.started + drain.within)))
+            }
+            Step::Asking
+            | Step::Stopping
+            | Step::Killing
+            | Step::Unheard
+            | Step::Settling { .. }
+            | Step::Leaving { .. } => Some(drain.deadline()),
+        }
     }
 
     /// Does what the present step ends with, if it ends.
@@ -95,7 +107,7 @@ impl Session {
                 Some(Step::Leaving { since: now })
             }
             Step::Leaving { .. } if late || !self.link.has_socket() => {
-                let exit = match self.actors.untold() {
+                let exit = match self.unheard() {
                     0 => Exit::Drained,
                     actors => Exit::DrainTimeout { actors },
                 };
@@ -109,6 +121,12 @@ impl Session {
             | Step::Settling { .. }
             | Step::Leaving { .. } => None,
         }
+    }
+
+    /// How many lives have an end that the gateway may not know. Ours acknowledges every end at once, so one without an
+    /// acknowledgement may have been lost on its way; the Rivet engine leaves most of them without.
+    fn unheard(&self) -> usize {
+        if self.link.features.are_none() { self.actors.untold() } else { self.actors.unacknowledged() }
     }
 }
 
@@ -136,5 +154,7 @@ const ASKING_MOST: Duration = Duration::from_millis(1500);
 const KILLING: Duration = Duration::from_secs(2);
 /// How long we wait for the last acknowledgements; the Rivet engine sends none for short-lived actors.
 const SETTLING: Duration = Duration::from_millis(500);
+/// The same with a gateway that acknowledges, as long as it is within the drain's time.
+const SETTLING_MOST: Duration = Duration::from_secs(2);
 /// How long the closing handshake may take.
 const LEAVING: Duration = Duration::from_secs(2);

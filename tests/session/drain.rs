@@ -1,6 +1,6 @@
 use greenroom::actor::{Outcome, StopReason};
 use greenroom::protocol::{KvRequest, ToServer};
-use greenroom::session::{DialFailure, Effect, Exit, Input, LinkStatus};
+use greenroom::session::{DialFailure, Effect, Exit, Features, Input, LinkStatus};
 
 use crate::stage::*;
 
@@ -51,14 +51,28 @@ fn the_gateway_answers_with_stops_and_acknowledges_every_end() {
 }
 
 #[test]
-fn a_gateway_that_does_not_acknowledge_is_waited_for_only_briefly() {
-    let mut stage = Stage::with_actor();
+fn an_engine_that_does_not_acknowledge_is_waited_for_only_briefly() {
+    let mut stage = Stage::open_to(Features::default()).and_actor();
     stage.drain(secs(12));
     stage.stop("a", 0, 1);
     stage.end("a", 0);
     let effects = stage.pass(secs(1));
     assert_eq!(effects.last(), Some(&hangup()));
     assert_eq!(exit_of(&stage.pass(secs(2))), Some(Exit::Drained), "even when the socket does not close");
+}
+
+#[test]
+fn an_end_that_our_gateway_did_not_acknowledge_may_not_be_known() {
+    for (within, waits) in [(secs(12), secs(2)), (secs(0), millis(500))] {
+        let mut stage = Stage::with_actor();
+        stage.drain(within);
+        stage.stop("a", 0, 1);
+        stage.end("a", 0);
+        assert!(!stage.pass(waits - millis(1)).contains(&hangup()), "the acknowledgement may be on its way");
+        assert_eq!(stage.pass(millis(1)).last(), Some(&hangup()));
+        assert_eq!(exit_of(&stage.close(1000, "")), Some(Exit::DrainTimeout { actors: 1 }));
+        assert_eq!(stage.session.unacknowledged_events(), 2, "so that the next process is asked to tell it again");
+    }
 }
 
 #[test]
@@ -212,7 +226,7 @@ fn a_cut_while_settling_has_the_ends_told_again() {
     stage.end("a", 0);
     assert_eq!(exit_of(&stage.cut()), None);
     assert_eq!(events_of(&stage.reconnect(), "a").len(), 2);
-    assert_eq!(stage.pass(secs(1)).last(), Some(&hangup()));
+    assert_eq!(stage.pass(secs(2)).last(), Some(&hangup()));
 }
 
 #[test]
@@ -231,8 +245,8 @@ fn a_gateway_that_evicts_a_drained_runner_is_not_dialled_again() {
 }
 
 #[test]
-fn an_eviction_while_settling_ends_the_drain_well() {
-    let mut stage = Stage::with_actor();
+fn an_eviction_by_the_engine_while_settling_ends_the_drain_well() {
+    let mut stage = Stage::open_to(Features::default()).and_actor();
     stage.drain(secs(12));
     stage.stop("a", 0, 1);
     stage.end("a", 0);
