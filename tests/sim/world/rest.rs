@@ -1,0 +1,186 @@
+//! When everything works again: what was accepted comes to an end, and everybody agrees.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use greenroom::session::LinkStatus;
+use greenroom::store::{CommitFault, Found, Phase, Query, Store};
+
+use super::World;
+use crate::laws::Law;
+
+impl World {
+    /// Lets everything work again, waits as long as anything may take, and looks.
+    pub fn rest(&mut self) {
+        self.calm = true;
+        for runner in &mut self.runners {
+            runner.refused_dials = 0;
+        }
+        self.gateway.store.fail_commit_after(u64::MAX, CommitFault::NothingWritten);
+        // What is dead is missed by then, what was lost is given up.
+        self.pass(LONG);
+        let lasting = self.clients.streams.iter().filter(|(_, client)| client.lasting);
+        let lasting: Vec<_> = lasting.map(|(stream, client)| (*stream, client.actor.clone())).collect();
+        for (stream, _actor) in &lasting {
+            self.say_on(*stream);
+        }
+        for actor in self.clients.actors.clone() {
+            self.ask_actor(actor, true);
+        }
+        let mut unsettled = None;
+        for _ in 0..ROUNDS {
+            self.pass(ROUND);
+            if self.breach.is_some() {
+                return;
+            }
+            self.check_books();
+            unsettled = self.unsettled();
+            if unsettled.is_none() {
+                break;
+            }
+        }
+        if let Some((law, what)) = unsettled {
+            return self.broken(law, what);
+        }
+        self.check_everything_durable();
+        self.nothing_is_said_twice();
+    }
+
+    /// What is not as it should be at last.
+    fn unsettled(&mut self) -> Option<(Law, String)> {
+        if let Some(what) = self.clients.unfinished() {
+            return Some((Law::ARequestEnds, what));
+        }
+        for runner in &self.runners {
+            let Some(session) = &runner.session else {
+                return Some((Law::EverybodyAgrees, format!("{} is down", runner.key)));
+            };
+            if session.link_status() != LinkStatus::Open {
+                return Some((Law::OneConnection, format!("{}: {:?}", runner.key, session.link_status())));
+            }
+            let kept = session.unacknowledged_events();
+            if kept > 0 && !self.conditions.engine {
+                return Some((Law::NoEventIsSkipped, format!("{} keeps {kept} events", runner.key)));
+            }
+            if !runner.tickets.is_empty() {
+                return Some((Law::AStorageRequestIsAnswered, format!("{:?}", runner.tickets)));
+            }
+        }
+        if self.conditions.engine { self.engine_unsettled() } else { self.gateway_unsettled() }
+    }
+
+    /// What the model of the engine leaves open.
+    fn engine_unsettled(&mut self) -> Option<(Law, String)> {
+        None
+    }
+
+    fn gateway_unsettled(&mut self) -> Option<(Law, String)> {
+        let health = self.gateway.core()?.health();
+        let free = self.gateway.core()?.live_runners().values().map(|live| live.remaining_slots).sum::<u32>();
+        let (mut running, mut pending) = (0, BTreeSet::new());
+        for actor in self.everybody() {
+            let Some(record) = self.record(&actor) else { continue };
+            let lives = self.runners.iter().flat_map(|runner| &runner.lives).filter(|(key, _)| key.id == actor);
+            let lives: Vec<_> = lives.map(|(key, life)| (key.clone(), life.serves, life.told_stop)).collect();
+            let fits = match record.phase {
+                Phase::Running => {
+                    running += 1;
+                    lives.len() == 1 && lives[0].0.generation == record.generation && lives[0].1 && !lives[0].2
+                }
+                Phase::Sleeping => {
+                    let late = record.alarm_at.is_some_and(|at| at + ALARM_SLACK_MS < self.now.wall_ms);
+                    if late && free > 0 {
+                        return Some((Law::AnAlarmRings, format!("{record:?} at {}", self.now.wall_ms)));
+                    }
+                    lives.is_empty()
+                }
+                Phase::Destroyed => lives.is_empty(),
+                Phase::Pending => {
+                    pending.insert(actor.clone());
+                    lives.is_empty() && free == 0
+                }
+                Phase::Starting
+                | Phase::StoppingToSleep
+                | Phase::StoppingToDestroy
+                | Phase::StoppingToMove
+                | Phase::Backoff => false,
+            };
+            if !fits {
+                return Some((
+                    Law::EverybodyAgrees,
+                    format!("{record:?}, and on runners {lives:?}, {free} slots free"),
+                ));
+            }
+        }
+        let slots = self.conditions.slots * u32::try_from(self.runners.len()).expect("few");
+        if free + running != slots {
+            return Some((Law::EverybodyAgrees, format!("{free} slots free and {running} in use of {slots}")));
+        }
+        let left_over = health.streams > self.clients.streams.len() && pending.is_empty();
+        if health.waiting_streams > 0 || left_over {
+            return Some((Law::ARequestEnds, format!("{health:?} with {} clients", self.clients.streams.len())));
+        }
+        // Who waits for a slot takes nothing.
+        let kept = if pending.is_empty() { health.kept_bytes } else { 0 };
+        self.sockets_unsettled(health.lasting_sockets, kept, &pending)
+    }
+
+    /// All actors: those that clients know, and those of which nobody was told because the gateway was killed.
+    fn everybody(&mut self) -> BTreeSet<Arc<str>> {
+        let mut all: BTreeSet<Arc<str>> = self.clients.actors.iter().cloned().collect();
+        if let Ok(Found::Actors(awake)) = self.gateway.store.read(&Query::AwakeActors) {
+            all.extend(awake.into_iter().map(|record| record.id));
+        }
+        all
+    }
+
+    fn sockets_unsettled(
+        &mut self,
+        lasting: usize,
+        kept: usize,
+        pending: &BTreeSet<Arc<str>>,
+    ) -> Option<(Law, String)> {
+        let open: Vec<_> = self
+            .clients
+            .streams
+            .iter()
+            .filter(|(_, client)| client.lasting)
+            .map(|(stream, client)| (*stream, client.actor.clone(), client.said))
+            .collect();
+        if lasting < open.len() || lasting > open.len() && pending.is_empty() || kept > 0 {
+            let what = format!("{lasting} sockets with {kept} bytes, and {} clients", open.len());
+            return Some((Law::ASocketIsReadInOrder, what));
+        }
+        for (stream, actor, said) in open.into_iter().filter(|(_, actor, _)| !pending.contains(actor)) {
+            let id = self.wire_id(stream);
+            let taken = self.row(&actor, id);
+            if taken.is_none_or(|(_, taken)| taken != said) {
+                let what = format!("{id} of {actor}: {said} said and {taken:?} taken");
+                return Some((Law::ASocketIsReadInOrder, what));
+            }
+        }
+        None
+    }
+
+    /// Everybody has acknowledged everything: after a cut, nothing is told again.
+    fn nothing_is_said_twice(&mut self) {
+        if self.conditions.engine {
+            return;
+        }
+        self.ledger.nothing_owed = true;
+        for runner in 0..self.runners.len() {
+            self.half_open(runner, false);
+        }
+        self.pass(Duration::from_secs(5));
+        self.ledger.nothing_owed = false;
+    }
+}
+
+/// More than any patience, threshold and silence together.
+const LONG: Duration = Duration::from_secs(100);
+/// For backoffs, which double.
+const ROUND: Duration = Duration::from_secs(60);
+const ROUNDS: usize = 30;
+/// How late an alarm may be.
+const ALARM_SLACK_MS: i64 = 5_000;
