@@ -6,8 +6,8 @@
 
 mod check;
 #[path = "../interop/cut.rs"]
-mod cut;
-mod dice;
+pub mod cut;
+pub mod dice;
 mod scene;
 mod talker;
 

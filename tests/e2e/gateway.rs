@@ -84,14 +84,16 @@ impl Gateway {
     }
 
     pub fn kill(&self) {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("it runs");
-        kill_process(pid, Signal::KILL).expect("it is killed");
+        kill_process(self.pid(), Signal::KILL).expect("it is killed");
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("it runs")
     }
 
     /// Stops it politely and answers its exit code.
     pub async fn stop(mut self) -> Option<i32> {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("it runs");
-        kill_process(pid, Signal::TERM).expect("it is told");
+        kill_process(self.pid(), Signal::TERM).expect("it is told");
         self.ended().await
     }
 

@@ -13,3 +13,4 @@ mod http;
 mod kill;
 mod ledger;
 mod load;
+mod storm;
