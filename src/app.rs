@@ -12,6 +12,7 @@ mod manual;
 mod operator;
 mod signals;
 mod systemd;
+mod traces;
 mod version;
 
 #[cfg(feature = "gateway")]
@@ -41,6 +42,7 @@ use crate::host::child_process;
 use crate::telemetry;
 use cli::Invocation;
 use signals::Signals;
+use traces::Traces;
 
 /// Does what the command line of this process says.
 #[must_use]
@@ -116,7 +118,7 @@ fn gateway_command(_: &config::Values) -> Exit {
 /// Runs a daemon with settings that are right, and its signals.
 fn start<S, F>(
     settings: Result<S, Mistakes>,
-    log: impl FnOnce(&S) -> &LogSettings,
+    log: impl Fn(&S) -> &LogSettings,
     daemon: impl FnOnce(S, Signals) -> F,
 ) -> Exit
 where
@@ -131,6 +133,7 @@ where
         return Exit::Internal;
     }
     keep_memory_private();
+    let traces = log(&settings).traces.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -139,14 +142,21 @@ where
             return Exit::Internal;
         }
     };
+    telemetry::metrics::watch_runtime(runtime.handle().clone());
     runtime.block_on(async {
-        match Signals::listen() {
+        let traces = match Traces::start(traces) {
+            Ok(traces) => traces,
+            Err(exit) => return exit,
+        };
+        let exit = match Signals::listen() {
             Ok(signals) => daemon(settings, signals).await,
             Err(error) => {
                 complain(format_args!("signals cannot be received: {error}"));
                 Exit::Internal
             }
-        }
+        };
+        traces.stop().await;
+        exit
     })
 }
 

@@ -27,7 +27,7 @@ pub use secret::SecretFile;
 pub use setting::{Command, Fallback, Id, Kind, Reload, SETTINGS, Setting};
 pub use settings::{
     AdminSettings, AskSettings, DevSettings, GatewaySettings, LogFilter, LogFormat, LogSettings, ReportSettings,
-    RunSettings, check,
+    RunSettings, TraceSettings, check,
 };
 pub(crate) use show::usage;
 pub use show::{effective, markdown};

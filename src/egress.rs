@@ -14,8 +14,8 @@ mod head;
 mod usage;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,15 +34,20 @@ use crate::socket::{CallError, HttpClient, Reach};
 use crate::telemetry::fields;
 use backends::{Backends, Scope, Sticky};
 use body::Counted;
-use usage::Counters;
+use usage::{Counters, Place};
 
 /// The servers that actors may call, and which actor may call which.
 #[derive(Debug, Default)]
 pub struct Egress {
-    upstreams: BTreeMap<String, Upstream>,
+    rules: RwLock<Rules>,
+    backends: Backends,
+}
+
+#[derive(Debug, Default)]
+struct Rules {
+    upstreams: BTreeMap<String, Arc<Upstream>>,
     /// The names of egresses by actor name.
     allowed: BTreeMap<String, Vec<String>>,
-    backends: Backends,
 }
 
 #[derive(Debug)]
@@ -71,18 +76,39 @@ impl Egress {
         definitions: Vec<EgressDefinition>,
         allowed: BTreeMap<String, Vec<String>>,
     ) -> Result<Self, rustls::Error> {
+        let egress = Egress::default();
+        egress.redefine(definitions, allowed)?;
+        Ok(egress)
+    }
+
+    /// Makes the definitions these, for calls that begin from now on. An egress that is defined as before keeps its
+    /// count of calls under way; backends are remembered by name, whatever becomes of the rest.
+    ///
+    /// # Errors
+    /// The system's certificates cannot be used; everything stays as it was then.
+    pub fn redefine(
+        &self,
+        definitions: Vec<EgressDefinition>,
+        allowed: BTreeMap<String, Vec<String>>,
+    ) -> Result<(), rustls::Error> {
         let mut upstreams = BTreeMap::new();
         for definition in definitions {
+            let before = self.rules().upstreams.get(&definition.name).cloned();
+            if let Some(same) = before.filter(|before| before.definition == definition) {
+                upstreams.insert(definition.name, same);
+                continue;
+            }
             let reach = if definition.allow_link_local { Reach::Anywhere } else { Reach::NotLinkLocal };
             let upstream = Upstream {
                 client: HttpClient::new(definition.url.clone(), reach)?,
                 in_flight: Arc::new(Semaphore::new(definition.max_in_flight as usize)),
-                counters: Arc::default(),
+                counters: Arc::new(Counters::new(&definition.name)),
                 definition,
             };
-            upstreams.insert(upstream.definition.name.clone(), upstream);
+            upstreams.insert(upstream.definition.name.clone(), Arc::new(upstream));
         }
-        Ok(Egress { upstreams, allowed, backends: Backends::default() })
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules { upstreams, allowed };
+        Ok(())
     }
 
     /// Makes a call in the name of an actor, and answers when the head of the answer is there. Dropping the future or
@@ -102,19 +128,24 @@ impl Egress {
     {
         let upstream = self.upstream(&context.start().name, target.egress)?;
         let permit = upstream.in_flight.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| EgressError::Busy { max: upstream.definition.max_in_flight })?;
+        let permit = permit.map_err(|_| {
+            upstream.counters.busy();
+            EgressError::Busy { max: upstream.definition.max_in_flight }
+        })?;
+        let place = Place::new(permit, &upstream.counters);
         let result = upstream.call(context, target, request, &self.backends).await;
-        upstream.counters.called(result.is_ok());
+        upstream.counters.called(result.as_ref().ok().map(|answer| answer.status().as_u16()));
         let answer = result.inspect_err(|error| {
             debug!(%error, egress = target.egress, { fields::ACTOR_ID } = &*context.key().id, "egress call failed");
         })?;
         let (counters, silence) = (upstream.counters.clone(), upstream.definition.timeout);
-        Ok(answer.map(|body| EgressBody::new(body, silence, counters, permit)))
+        Ok(answer.map(|body| EgressBody::new(body, silence, counters, place)))
     }
 
-    /// What was called so far, by egress name.
-    pub fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
-        self.upstreams.iter().map(|(name, upstream)| (name.as_str(), upstream.counters.usage()))
+    /// What was called so far, by egress name. An egress that was defined anew begins anew.
+    pub fn usage(&self) -> Vec<(String, Usage)> {
+        let usage = |(name, upstream): (&String, &Arc<Upstream>)| (name.clone(), upstream.counters.usage());
+        self.rules().upstreams.iter().map(usage).collect()
     }
 
     /// How many actors and jobs each backend answered last, by egress name and backend, as far as it is durable. At
@@ -130,10 +161,15 @@ impl Egress {
         self.backends.watch()
     }
 
-    fn upstream(&self, actor: &str, egress: &str) -> Result<&Upstream, EgressError> {
-        let allowed = self.allowed.get(actor).is_some_and(|names| names.iter().any(|name| name == egress));
-        let upstream = self.upstreams.get(egress).filter(|_| allowed);
+    fn upstream(&self, actor: &str, egress: &str) -> Result<Arc<Upstream>, EgressError> {
+        let rules = self.rules();
+        let allowed = rules.allowed.get(actor).is_some_and(|names| names.iter().any(|name| name == egress));
+        let upstream = rules.upstreams.get(egress).filter(|_| allowed).cloned();
         upstream.ok_or_else(|| EgressError::NotAllowed { actor: actor.to_owned(), egress: egress.to_owned() })
+    }
+
+    fn rules(&self) -> RwLockReadGuard<'_, Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,6 +194,10 @@ impl Upstream {
         let uri = head::uri(&definition.url.path_prefix, target.rest)?;
         let job = head::job(&head.headers)?;
         let mut headers = head::for_server(&head.headers);
+        let mut span = head::span(&mut headers);
+        span.set("http.request.method", head.method.as_str());
+        span.set("greenroom.egress", &*definition.name);
+        span.set("greenroom.actor.id", &*context.key().id);
         if let Some(file) = &definition.credential {
             headers.insert(hyper::header::AUTHORIZATION, head::bearer(&credential(&definition.name, file).await?)?);
         }
@@ -175,6 +215,11 @@ impl Upstream {
         let mut request = Request::new(Counted::new(body, max, self.counters.clone(), too_large.clone()));
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (head.method, uri, headers);
         let called = tokio::time::timeout(definition.timeout, self.client.call(request)).await;
+        match &called {
+            Ok(Ok(answer)) => span.status(answer.status().as_u16()),
+            Ok(Err(error)) => span.failed(&error.to_string()),
+            Err(_) => span.failed("no answer in time"),
+        }
         let mut answer = match called {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) if too_large.load(Ordering::Relaxed) => return Err(EgressError::BodyTooLarge { max }),

@@ -32,6 +32,8 @@ pub mod host;
 mod link_local;
 #[cfg(feature = "daemon")]
 mod local_socket;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 #[cfg(feature = "daemon")]
 pub mod reporter;
 #[cfg(feature = "daemon")]

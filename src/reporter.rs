@@ -22,6 +22,7 @@ use crate::config::{Endpoint, SecretFile};
 use crate::report::{ActorMetadata, Answer, Delivery, Effect, Input, MetadataRefusal, Pace, Patch};
 use crate::socket::{CallError, HttpClient, Reach};
 use crate::telemetry::fields;
+use crate::telemetry::metrics::{self, Upload};
 
 /// Who is told, and how.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct Reporter {
 #[derive(Debug)]
 struct Shared {
     delivery: Mutex<Delivery>,
+    /// When the oldest change was told that is not being sent.
+    untold: Mutex<Option<Instant>>,
     changed: Notify,
 }
 
@@ -85,7 +88,7 @@ impl Reporter {
     pub fn start(settings: ReporterSettings) -> Result<Self, rustls::Error> {
         let client = HttpClient::new(settings.url.clone(), Reach::Anywhere)?;
         let delivery = Mutex::new(Delivery::new(settings.pace, rand::random()));
-        let shared = Arc::new(Shared { delivery, changed: Notify::new() });
+        let shared = Arc::new(Shared { delivery, untold: Mutex::default(), changed: Notify::new() });
         let task = tokio::spawn(run(shared.clone(), settings, client));
         Ok(Reporter { shared, task })
     }
@@ -120,9 +123,34 @@ impl Shared {
         self.delivery.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long the oldest change has waited, after a report with changes since then had this answer.
+    fn lag(&self, since: Option<Instant>, answer: Answer) -> Duration {
+        let mut untold = self.untold();
+        if answer != Answer::Taken {
+            *untold = since.or(*untold);
+        }
+        untold.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn handle(&self, input: Input) {
-        self.lock().handle(input, Instant::now());
+        let now = Instant::now();
+        self.untold().get_or_insert(now);
+        self.lock().handle(input, now);
         self.changed.notify_one();
+    }
+}
+
+impl From<Answer> for Upload {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Taken => Upload::Taken,
+            Answer::Failed => Upload::Failed,
+            Answer::Refused => Upload::Refused,
+        }
     }
 }
 
@@ -186,6 +214,7 @@ async fn run(shared: Arc<Shared>, settings: ReporterSettings, client: HttpClient
         match (effect, due) {
             (Some(Effect::Closed), _) => return,
             (Some(Effect::Send(patch)), _) => {
+                let since = shared.untold().take();
                 let answer = match report(&settings, &client, &patch).await {
                     Ok(()) => Answer::Taken,
                     Err(error) => {
@@ -204,6 +233,7 @@ async fn run(shared: Arc<Shared>, settings: ReporterSettings, client: HttpClient
                 if answer != Answer::Taken {
                     told = Some(answer);
                 }
+                metrics::runner().uploads.uploaded(answer.into(), shared.lag(since, answer));
                 shared.lock().handle(Input::Answered(answer), Instant::now());
             }
             (None, Some(due)) => tokio::select! {

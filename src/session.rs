@@ -141,6 +141,12 @@ impl Session {
         self.actors.iter().map(|life| life.events.len()).sum()
     }
 
+    /// How many frames of client sockets the gateway keeps because no actor has taken them yet.
+    #[must_use]
+    pub fn unacknowledged_messages(&self) -> usize {
+        self.tunnel.streams.values().map(|stream| usize::from(stream.untaken())).sum()
+    }
+
     fn received(&mut self, message: ToClient, now: Instant) {
         if !self.link.takes(&message) {
             return;

@@ -7,7 +7,8 @@
 mod dial;
 mod http;
 mod pump;
+mod round_trip;
 
-pub use dial::{DialError, Target, dial, tls_connector};
+pub use dial::{DialError, Patience, Target, dial, tls_connector};
 pub use http::{AnswerBody, CallError, HttpClient, Reach};
 pub use pump::{Closed, Connection, Outgoing, Received};

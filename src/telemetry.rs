@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod output;
 mod record;
 mod repeats;
+mod span;
 mod text;
 mod time;
 mod trace;
@@ -27,6 +28,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub use filter::{FilterStatus, LogControl, control};
 pub use journal::Journal;
 pub use layer::{Form, LogLayer};
+pub use span::{FinishedSpan, Span, SpanKind, SpanValue, collect_spans};
 pub use time::rfc3339;
 pub use trace::{TRACEPARENT, new_traceparent, trace_id};
 

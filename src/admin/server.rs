@@ -90,6 +90,11 @@ impl AdminDoors {
         let bound = Bound(options.socket.clone());
         let unix = unix.into_std().map_err(unix_failure)?;
         let tcp = tcp(&options).await?;
+        // Whoever comes from now on waits until the runner is there, and what the runner logs comes after this.
+        match tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()) {
+            Some(address) => info!({ fields::ADDRESS } = %address, "admin address serves"),
+            None => debug!({ fields::PATH } = %options.socket.display(), "admin socket serves"),
+        }
         Ok(AdminDoors { options, unix, tcp, bound })
     }
 
@@ -114,10 +119,6 @@ impl AdminDoors {
             .name("admin".to_owned())
             .spawn(move || runtime.block_on(serving))
             .map_err(AdminFailure::Thread)?;
-        match address {
-            Some(address) => info!({ fields::ADDRESS } = %address, "admin address serves"),
-            None => debug!({ fields::PATH } = %options.socket.display(), "admin socket serves"),
-        }
         Ok(Admin { over, address, socket: bound })
     }
 }

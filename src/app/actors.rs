@@ -1,5 +1,6 @@
 //! From the actors file to hosts.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -27,6 +28,8 @@ pub(super) struct Hosts {
     pub(super) by_name: HostsByName,
     /// What the hosts were made from; a host stays when a reload brings the same again.
     definitions: Vec<ActorDefinition>,
+    /// What the hosts keep from their processes beside what the definitions say.
+    secrets: Vec<PathBuf>,
     /// The API that they tell their processes of; serves while this lives.
     api: Option<Api>,
     /// Where their processes get cgroups, or why nowhere.
@@ -41,23 +44,26 @@ impl Hosts {
     /// Hosts that need no API.
     #[cfg(feature = "gateway")]
     pub(super) fn in_process(by_name: HostsByName) -> Self {
-        Hosts { by_name, ..Hosts::none() }
+        Hosts { by_name, ..Hosts::none(Services::default()) }
     }
 
-    fn none() -> Self {
+    fn none(services: Services) -> Self {
         let cgroups = Err("nothing needs one".to_owned());
-        let (by_name, definitions, services) = (Vec::new(), Vec::new(), Services::default());
-        Hosts { by_name, definitions, api: None, cgroups, _orphans: None, services }
+        let (by_name, definitions, secrets) = (Vec::new(), Vec::new(), Vec::new());
+        Hosts { by_name, definitions, secrets, api: None, cgroups, _orphans: None, services }
     }
 }
 
 /// The hosts of the defined actors, with the API that they tell their processes of.
 pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
+    with_services(settings, services(settings)?).await
+}
+
+async fn with_services(settings: &RunSettings, services: Services) -> Result<Hosts, Exit> {
     if settings.actors.is_empty() {
-        return Ok(Hosts::none());
+        return Ok(Hosts::none(services));
     }
     as_root(settings)?;
-    let services = services(settings)?;
     let api = Api::start_with(settings.api, &settings.runtime_dir, services.clone()).await.map_err(|error| {
         error!({ fields::ERROR } = %error, "the actor API does not serve");
         Exit::Misconfigured
@@ -84,7 +90,8 @@ pub(super) async fn hosts(settings: &RunSettings) -> Result<Hosts, Exit> {
     admit_users(&settings.actors, api.doors())?;
     let by_name = by_name(settings, &roots, api.doors(), &cgroups, None)?;
     let definitions = settings.actors.clone();
-    Ok(Hosts { by_name, definitions, api: Some(api), cgroups, _orphans: orphans, services })
+    let secrets = secrets(settings);
+    Ok(Hosts { by_name, definitions, secrets, api: Some(api), cgroups, _orphans: orphans, services })
 }
 
 /// Makes the hosts those of other definitions; they go on telling their processes of the same API.
@@ -96,10 +103,27 @@ pub(super) async fn change(hosts: &mut Hosts, settings: &RunSettings) -> Result<
             admit_users(&settings.actors, api.doors())?;
             hosts.by_name = by_name(settings, &roots(settings), api.doors(), &hosts.cgroups, Some(hosts))?;
             hosts.definitions.clone_from(&settings.actors);
+            hosts.secrets = secrets(settings);
         }
-        None => *hosts = self::hosts(settings).await?,
+        None => *hosts = with_services(settings, hosts.services.clone()).await?,
     }
-    Ok(())
+    hosts.services.egress.redefine(settings.egress.clone(), used(settings)).map_err(|error| cannot_call(&error))
+}
+
+/// Which egresses the actors of each name may use.
+fn used(settings: &RunSettings) -> BTreeMap<String, Vec<String>> {
+    settings.actors.iter().map(|actor| (actor.name.clone(), actor.egress.clone())).collect()
+}
+
+fn cannot_call(error: &rustls::Error) -> Exit {
+    error!({ fields::ERROR } = %error, "servers outside cannot be called");
+    Exit::Internal
+}
+
+/// The files with the credentials of egresses.
+fn secrets(settings: &RunSettings) -> Vec<PathBuf> {
+    let files = settings.egress.iter().filter_map(|egress| egress.credential.as_ref());
+    files.map(|file| file.path().to_owned()).collect()
 }
 
 fn roots(settings: &RunSettings) -> Roots {
@@ -115,8 +139,9 @@ fn by_name(
     cgroups: &Result<Cgroups, String>,
     before: Option<&Hosts>,
 ) -> Result<HostsByName, Exit> {
+    let secrets = secrets(settings);
     let kept = |actor: &ActorDefinition| {
-        let before = before.filter(|before| before.definitions.contains(actor))?;
+        let before = before.filter(|before| before.definitions.contains(actor) && before.secrets == secrets)?;
         before.by_name.iter().find(|(name, _)| *name == actor.name).cloned()
     };
     let made =
@@ -209,11 +234,7 @@ fn limits(actor: &ActorDefinition) -> Limits {
 
 /// What actors may call through the API.
 fn services(settings: &RunSettings) -> Result<Services, Exit> {
-    let used = settings.actors.iter().map(|actor| (actor.name.clone(), actor.egress.clone())).collect();
-    let egress = Egress::new(settings.egress.clone(), used).map_err(|error| {
-        error!({ fields::ERROR } = %error, "servers outside cannot be called");
-        Exit::Internal
-    })?;
+    let egress = Egress::new(settings.egress.clone(), used(settings)).map_err(|error| cannot_call(&error))?;
     Ok(Services { egress: Arc::new(egress), metadata: Arc::default() })
 }
 
@@ -240,8 +261,6 @@ fn child_process(actor: &ActorDefinition, run: &RunSettings, cgroups: Option<&Cg
     settings.start_timeout = actor.start_timeout.unwrap_or(settings.start_timeout);
     settings.stop_grace = actor.stop_grace.unwrap_or(settings.stop_grace);
     let places = [&run.data_dir, &run.runtime_dir];
-    let credentials = run.egress.iter().filter_map(|egress| egress.credential.as_ref());
-    let credentials = credentials.map(|file| file.path().to_owned());
     let files = run.own_files.iter().chain(&actor.env_file);
     settings.isolation = Some(Isolation {
         launcher: OWN_PROGRAM.into(),
@@ -250,7 +269,7 @@ fn child_process(actor: &ActorDefinition, run: &RunSettings, cgroups: Option<&Cg
             .into_iter()
             .chain(files)
             .cloned()
-            .chain(credentials)
+            .chain(secrets(run))
             .chain(KEPT_AWAY.iter().map(PathBuf::from))
             .collect(),
         read_paths: actor.read_paths.clone(),

@@ -306,7 +306,7 @@ mod tests {
             assert!(matches!(invoke(&format!("{name} --some thing")), Invocation::NotBuilt(told) if told == *name));
         }
         let run = cli.find_subcommand_mut("run").unwrap().render_long_help().to_string();
-        assert!(!run.contains("--otlp-endpoint"));
+        assert!(run.contains("--otlp-endpoint"));
         assert!(run.contains("[env: GREENROOM_SLOTS]") && run.contains("[default: 1000]"), "{run}");
     }
 

@@ -608,8 +608,8 @@ pub static SETTINGS: &[Setting] = &[
         default: NONE,
         commands: ALL,
         reload: Reload::Restart,
-        built: false,
-        help: "Where traces go",
+        built: true,
+        help: "Where traces go, by OTLP over HTTP; needs a build with the feature `otlp`",
     },
 ];
 

@@ -1,5 +1,9 @@
 //! What the commands work with: settings whose types are already right.
 
+mod traces;
+
+pub use traces::TraceSettings;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -124,13 +128,15 @@ pub struct AskSettings {
     pub write_token: Option<SecretString>,
 }
 
-/// How to log.
+/// How to log, and where traces go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// What to log.
     pub filter: LogFilter,
     /// In which form.
     pub format: LogFormat,
+    /// Who is told of traces.
+    pub traces: Option<TraceSettings>,
 }
 
 /// A log filter that is known to parse.
@@ -299,7 +305,8 @@ impl LogSettings {
             "json" => LogFormat::Json,
             _ => LogFormat::Auto,
         };
-        LogSettings { filter: reader.required(Id::Log, Self::filter_of), format }
+        let traces = TraceSettings::read(reader);
+        LogSettings { filter: reader.required(Id::Log, Self::filter_of), format, traces }
     }
 
     /// Parses a log filter.
@@ -329,7 +336,11 @@ impl LogFilter {
     /// The filter, ready for use.
     #[must_use]
     pub fn build(&self) -> EnvFilter {
-        EnvFilter::new(&self.0)
+        let filter = EnvFilter::new(&self.0);
+        if self.0.contains(TOLD_TWICE) {
+            return filter;
+        }
+        filter.add_directive(format!("{TOLD_TWICE}=off").parse().expect("a target and a level"))
     }
 }
 
@@ -338,6 +349,10 @@ impl fmt::Display for LogFilter {
         f.write_str(&self.0)
     }
 }
+
+/// It calls every server that is not trusted an error. Whoever wanted to reach that server tells it, too, and says
+/// which server it is.
+const TOLD_TWICE: &str = "rustls_platform_verifier";
 
 /// The runner's token: a file named by a flag, else the variable or a file named by one, else the service manager's.
 fn runner_token(reader: &mut Reader<'_>) -> Option<SecretString> {

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::actor::ActorKey;
 use crate::host::{ActorContext, KvError, RESERVED};
 use crate::sticky::{Record, Switch, Tracker, Written};
-use crate::telemetry::fields;
+use crate::telemetry::{fields, metrics};
 
 /// Whose record it is. The generation is part of it: a new life reads anew what its storage says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -167,6 +167,10 @@ impl Sticky {
             cache_key = new.cache_key,
             "another backend answers"
         );
+        // The first answer of all is no switch.
+        if old.is_some() {
+            metrics::runner().egress(&self.scope.egress).switches.inc();
+        }
         self.shared.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
 }

@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
-use super::usage::Counters;
+use super::usage::{Counters, Place};
 use crate::socket::AnswerBody;
 
 /// An actor's body on its way to the server.
@@ -32,7 +31,7 @@ pub struct EgressBody {
     timer: Pin<Box<Sleep>>,
     waiting: bool,
     counters: Arc<Counters>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// The server has said nothing for too long, in the middle of its answer.
@@ -87,14 +86,9 @@ where
 }
 
 impl EgressBody {
-    pub(super) fn new(
-        body: AnswerBody,
-        silence: Duration,
-        counters: Arc<Counters>,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(body: AnswerBody, silence: Duration, counters: Arc<Counters>, place: Place) -> Self {
         let timer = Box::pin(tokio::time::sleep(silence));
-        EgressBody { body, silence, timer, waiting: false, counters, _permit: permit }
+        EgressBody { body, silence, timer, waiting: false, counters, _place: place }
     }
 }
 

@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::EgressError;
+use crate::telemetry::{Span, SpanKind, TRACEPARENT};
 
 /// The path of the call: what the actor said, below what the operator said.
 pub(super) fn uri(prefix: &str, rest: &str) -> Result<Uri, EgressError> {
@@ -36,6 +37,16 @@ pub(super) fn uri(prefix: &str, rest: &str) -> Result<Uri, EgressError> {
 pub(super) fn for_server(headers: &HeaderMap) -> HeaderMap {
     let ours = |name: &HeaderName| *name == AUTHORIZATION || *name == HOST || name.as_str().starts_with("actor-");
     passing(headers, |name| !ours(name))
+}
+
+/// The span of a call, which the server is told of: below the context that the actor passed on.
+pub(super) fn span(headers: &mut HeaderMap) -> Span {
+    let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let span = Span::start(SpanKind::Client, "egress call", parent);
+    if let Some(traceparent) = span.traceparent().and_then(|text| HeaderValue::try_from(text).ok()) {
+        headers.insert(TRACEPARENT, traceparent);
+    }
+    span
 }
 
 /// The server's headers without those of the connection.

@@ -13,6 +13,7 @@ mod patience;
 mod query_target;
 mod request_body;
 mod response;
+mod span;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue, ORIGIN};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -123,14 +125,27 @@ impl Ingress {
         target: impl Future<Output = Result<ActorTarget, Refusal>>,
         ray: Id,
     ) -> Response<ResponseBody> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let mut span = span::begin(&mut parts);
+        let response = self.answer_for_actor(&parts, body, target, ray).await;
+        span.status(response.status().as_u16());
+        span::until_sent(span, response)
+    }
+
+    async fn answer_for_actor(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        target: impl Future<Output = Result<ActorTarget, Refusal>>,
+        ray: Id,
+    ) -> Response<ResponseBody> {
         let origin = parts.headers.get(ORIGIN).cloned();
         let mut body = match RequestBody::begin(body, &self.body_memory, self.patience.body_pause).await {
             Ok(body) => body,
             Err(unread) => return self.leave_unread(unread, origin),
         };
         let answer = match target.await {
-            Ok(target) => self.ask(&parts, &target, &mut body, ray).await,
+            Ok(target) => self.ask(parts, &target, &mut body, ray).await,
             Err(refusal) => Err(Unanswered::Refused(refusal)),
         };
         let answer = match (answer, body.into_unread()) {

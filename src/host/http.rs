@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
 
 use crate::host::{Gone, Request, Responder, StartActor};
-use crate::telemetry::fields;
+use crate::telemetry::{self, SpanKind, fields};
 pub(super) use connection::{Address, Driver, Outbound};
 use connection::{Connection, Io, SendError};
 pub use events::is_text;
@@ -74,22 +74,35 @@ impl App {
     /// Passes a client's request to the app, and its answer back.
     pub(super) async fn serve(&self, request: Request, responder: Responder) {
         let head = *request.method == *"HEAD";
+        let mut span = telemetry::Span::start(SpanKind::Client, "actor request", headers::context_of(&request.headers));
         let request = match self.build(request) {
-            Ok(request) => request,
+            Ok(mut request) => {
+                headers::continue_trace(request.headers_mut(), &span);
+                request
+            }
             Err(refusal) => {
                 // Without a runner there is no client to tell.
                 let _ = refusal.answer(responder).await;
                 return;
             }
         };
-        let span = info_span!("request", { fields::TRACE_ID } = headers::trace_of(request.headers()));
+        span.set("http.request.method", request.method().as_str());
+        span.set("greenroom.actor.name", &*self.name);
+        span.set("greenroom.actor.id", &*responder.actor().id);
+        let logged = info_span!("request", { fields::TRACE_ID } = headers::trace_of(request.headers()));
         let served = async {
             match self.exchange(request).await {
-                Ok((response, connection)) => self.forward(response, connection, head, responder).await,
-                Err(error) => self.fail(error, responder).await,
+                Ok((response, connection)) => {
+                    span.status(response.status().as_u16());
+                    self.forward(response, connection, head, responder).await
+                }
+                Err(error) => {
+                    span.failed(&error.to_string());
+                    self.fail(error, responder).await
+                }
             }
         };
-        let _ = served.instrument(span).await;
+        let _ = served.instrument(logged).await;
     }
 
     /// Sends the app an event of our own and reads its answer, up to [`EVENT_ANSWER_MAX`] bytes of it.

@@ -16,7 +16,7 @@ use crate::runner::RunnerHandle;
 use crate::runner::driver::Driver;
 use crate::runner::journal::{Journal, JournalError};
 use crate::session::Settings;
-use crate::socket::Target;
+use crate::socket::{Patience, Target};
 
 /// Collects the settings of a runner. Everything but the endpoint has a default.
 pub struct Builder {
@@ -49,7 +49,7 @@ impl Builder {
             runner_key: format!("{:032x}", rand::random::<u128>()),
             token: None,
             version: Version::LATEST,
-            silence: SILENCE,
+            patience: Patience { silence: SILENCE, pings: PINGS },
         };
         Builder {
             target,
@@ -138,7 +138,14 @@ impl Builder {
     /// 3 s.
     #[must_use]
     pub fn gateway_silence(mut self, silence: Duration) -> Self {
-        self.target.silence = silence;
+        self.target.patience.silence = silence;
+        self
+    }
+
+    /// How often the time that the gateway takes to answer is measured; each 30 s unless set.
+    #[must_use]
+    pub fn gateway_pings(mut self, every: Duration) -> Self {
+        self.target.patience.pings = every;
         self
     }
 
@@ -204,5 +211,7 @@ impl fmt::Debug for Builder {
 
 /// How long a gateway may say nothing: five of its pings, and as long as it waits for our answers to them.
 const SILENCE: Duration = Duration::from_secs(15);
+/// How often the time of an answer is measured: often enough for a graph, and rare beside the gateway's own pings.
+const PINGS: Duration = Duration::from_secs(30);
 /// How long a storage request waits for its answer: what the TypeScript runner's users are used to.
 const KV_TIMEOUT: Duration = Duration::from_secs(30);

@@ -299,7 +299,7 @@ impl Driver {
                 let _ = reply.send(lives);
             }
             Command::Census { reply } => {
-                self.observer.backlog(self.session.unacknowledged_events());
+                self.observer.backlog(self.session.unacknowledged_events(), self.session.unacknowledged_messages());
                 let _ = reply.send(self.observer.census());
             }
             Command::WaitStarted { key, reply } => match self.actors.get_mut(&key) {

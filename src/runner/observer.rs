@@ -336,9 +336,10 @@ impl Observer {
         }
     }
 
-    /// How many events the gateway has not acknowledged.
-    pub(super) fn backlog(&self, events: usize) {
+    /// How many events the gateway has not acknowledged, and how many frames of clients were not acknowledged to it.
+    pub(super) fn backlog(&self, events: usize, frames: usize) {
         self.metrics.event_backlog.set(i64::try_from(events).unwrap_or(i64::MAX));
+        self.metrics.unacked_messages.set(i64::try_from(frames).unwrap_or(i64::MAX));
     }
 
     pub(super) fn connected(&mut self) {

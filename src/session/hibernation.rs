@@ -164,6 +164,14 @@ impl Stream {
         }
     }
 
+    /// How many frames its actor was given and has not taken; none when they are nobody's to keep.
+    pub(super) fn untaken(&self) -> u16 {
+        match &self.kind {
+            Kind::WebSocket { last_in, lasting: Some(lasting) } => last_in.wrapping_sub(lasting.taken),
+            Kind::WebSocket { lasting: None, .. } | Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_) => 0,
+        }
+    }
+
     fn lasting(&self) -> Option<&Lasting> {
         match &self.kind {
             Kind::WebSocket { lasting, .. } => lasting.as_deref(),

@@ -36,8 +36,17 @@ pub struct Target {
     pub token: Option<SecretString>,
     /// The protocol version spoken.
     pub version: Version,
+    /// How long its silence is taken for work.
+    pub patience: Patience,
+}
+
+/// What is expected of a gateway over time.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
     /// A gateway that says nothing for this long is gone.
     pub silence: Duration,
+    /// How often the time of an answer is measured, by a ping that costs nothing when it is not answered.
+    pub pings: Duration,
 }
 
 /// Why no socket was opened. The text names the address and the setting to look at.
@@ -134,7 +143,7 @@ async fn open(target: &Target, address: &str) -> Result<Connection, DialError> {
         .get(FEATURES_HEADER)
         .and_then(|value| value.to_str().ok())
         .map_or_else(Features::default, Features::parse);
-    Ok(Connection::start(socket, target.version, target.silence, granted))
+    Ok(Connection::start(socket, target.version, target.patience, granted))
 }
 
 fn request(target: &Target) -> Result<Request<()>, DialError> {

@@ -10,13 +10,15 @@ use futures_util::{SinkExt, StreamExt};
 use greenroom_protocol::{EncodeError, Features, ToClient, ToServer, Version, close};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::{debug, warn};
 
-use super::dial::Stream;
+use super::dial::{Patience, Stream};
+use super::round_trip::RoundTrip;
 
 type Socket = WebSocketStream<Box<dyn Stream>>;
 
@@ -66,6 +68,7 @@ pub struct Outgoing {
 #[derive(Debug)]
 enum Out {
     Frame(Bytes),
+    Ping(Bytes),
     Close { code: u16, reason: &'static str },
 }
 
@@ -79,13 +82,15 @@ struct Backlog {
 }
 
 impl Connection {
-    pub(super) fn start(socket: Socket, version: Version, silence: Duration, granted: Features) -> Self {
+    pub(super) fn start(socket: Socket, version: Version, patience: Patience, granted: Features) -> Self {
         let (sink, stream) = socket.split();
         let (frames, out) = mpsc::unbounded_channel();
         let (inbox, incoming) = mpsc::channel(INBOX);
         let backlog = Arc::new(Backlog::default());
         let outgoing = Outgoing { frames, backlog: backlog.clone(), version };
-        let reader = Reader { stream, inbox, outgoing: outgoing.clone(), version, silence };
+        let round_trip = RoundTrip::every(patience.pings);
+        let silence = patience.silence;
+        let reader = Reader { stream, inbox, outgoing: outgoing.clone(), version, silence, round_trip };
         let tasks = [tokio::spawn(reader.run()), tokio::spawn(write(sink, out, EaseOnDrop(backlog)))];
         Connection { granted, incoming, outgoing, tasks }
     }
@@ -142,6 +147,11 @@ impl Outgoing {
         }
     }
 
+    fn ping(&self, payload: Bytes) {
+        // When the writer is gone the reader reports the end of the socket.
+        let _ = self.frames.send(Out::Ping(payload));
+    }
+
     fn push(&self, frame: Bytes) {
         self.backlog.bytes.fetch_add(frame.len(), Ordering::Relaxed);
         // When the writer is gone the reader reports the end of the socket.
@@ -165,17 +175,16 @@ struct Reader {
     outgoing: Outgoing,
     version: Version,
     silence: Duration,
+    round_trip: RoundTrip,
 }
 
 impl Reader {
     async fn run(mut self) {
         let large = Arc::new(Semaphore::new(LARGE_KIB));
         let closed = loop {
-            let frame = match tokio::time::timeout(self.silence, self.stream.next()).await {
-                Err(_) => break Closed::Broken(format!("the gateway was silent for {} s", self.silence.as_secs())),
-                Ok(None) => break Closed::Broken("the connection ended without a goodbye".to_owned()),
-                Ok(Some(Err(error))) => break Closed::Broken(format!("the connection broke: {error}")),
-                Ok(Some(Ok(frame))) => frame,
+            let frame = match self.frame().await {
+                Ok(frame) => frame,
+                Err(closed) => break closed,
             };
             let bytes = match frame {
                 Message::Binary(bytes) => bytes,
@@ -217,6 +226,26 @@ impl Reader {
         let _ = self.inbox.send(Received::Closed(closed)).await;
     }
 
+    /// The gateway's next frame. A pong comes from its end of the socket, whatever is behind that, so it is no word.
+    async fn frame(&mut self) -> Result<Message, Closed> {
+        // Time in which nobody listened is no silence.
+        let began = Instant::now();
+        loop {
+            let due = self.round_trip.due().min(began + self.silence);
+            match tokio::time::timeout_at(due, self.stream.next()).await {
+                Err(_) if began.elapsed() < self.silence => self.outgoing.ping(self.round_trip.ask()),
+                Err(_) => {
+                    let text = format!("the gateway was silent for {} s", self.silence.as_secs());
+                    return Err(Closed::Broken(text));
+                }
+                Ok(None) => return Err(Closed::Broken("the connection ended without a goodbye".to_owned())),
+                Ok(Some(Err(error))) => return Err(Closed::Broken(format!("the connection broke: {error}"))),
+                Ok(Some(Ok(Message::Pong(payload)))) => self.round_trip.answered(&payload),
+                Ok(Some(Ok(frame))) => return Ok(frame),
+            }
+        }
+    }
+
     /// Leaves the gateway a moment to read our goodbye and say its own.
     async fn read_to_end(&mut self) {
         let end = async { while let Some(Ok(_)) = self.stream.next().await {} };
@@ -235,6 +264,7 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut out: mpsc::UnboundedRec
                     written += frame.len();
                     (Message::Binary(frame), false)
                 }
+                Out::Ping(payload) => (Message::Ping(payload), false),
                 Out::Close { code, reason } => {
                     let code = CloseCode::from(code);
                     (Message::Close(Some(CloseFrame { code, reason: close::clip(reason).into() })), true)

@@ -7,8 +7,10 @@
 
 mod gateway;
 mod histogram;
+mod outward;
 mod process;
 mod runner;
+mod runtime;
 mod table;
 
 use std::sync::LazyLock;
@@ -19,7 +21,9 @@ use prometheus_client::registry::{Metric, Registry};
 
 pub use gateway::{GatewayMetrics, GatewayNumbers, Rejection};
 pub use histogram::Seconds;
+pub use outward::{EgressCall, EgressMetrics, SpanFate, Upload, UploadMetrics};
 pub use runner::{ActorMetrics, ChildExit, KvOperation, KvResult, Overrun, RunnerMetrics, Source, State};
+pub use runtime::watch_runtime;
 pub use table::{Description, Kind, TABLE, markdown};
 
 /// The numbers of the runners in this process.

@@ -19,6 +19,26 @@ pub fn trace_id(traceparent: &str) -> Option<&str> {
     (is_whole && are_hex && are_set).then_some(trace)
 }
 
+/// A trace context, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Context {
+    /// Never 0.
+    pub(super) trace: u128,
+    /// Never 0.
+    pub(super) span: u64,
+    /// Somebody wants to see what becomes of this request.
+    pub(super) sampled: bool,
+}
+
+/// Reads a trace context, as [`trace_id`] does.
+pub(super) fn context(traceparent: &str) -> Option<Context> {
+    let trace = u128::from_str_radix(trace_id(traceparent)?, 16).ok()?;
+    let mut rest = traceparent.split('-').skip(2);
+    let span = u64::from_str_radix(rest.next()?, 16).ok()?;
+    let flags = u8::from_str_radix(rest.next()?, 16).ok()?;
+    Some(Context { trace, span, sampled: flags & 1 == 1 })
+}
+
 /// A new trace context, not sampled; the random numbers become its ids.
 #[must_use]
 pub fn new_traceparent(trace: u128, span: u64) -> String {
@@ -36,6 +56,9 @@ mod tests {
     #[test]
     fn a_context_is_taken_as_the_standard_says() {
         let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let read = Context { trace: 0x4bf92f3577b34da6a3ce929d0e0e4736, span: 0x00f067aa0ba902b7, sampled: true };
+        assert_eq!(context(&format!("00-{trace}-{span}-01")), Some(read));
+        assert_eq!(context(&format!("00-{trace}-{span}-02")), Some(Context { sampled: false, ..read }));
         for good in [format!("00-{trace}-{span}-01"), format!("cc-{trace}-{span}-01-more")] {
             assert_eq!(trace_id(&good), Some(trace), "{good}");
         }

@@ -13,6 +13,7 @@ use greenroom::config::{EgressDefinition, SecretFile};
 use greenroom::egress::{Egress, Usage};
 use greenroom::host::{ActorContext, Call, KvError, StartActor};
 use greenroom::protocol::{KvRequest, KvResponse};
+use greenroom::telemetry::metrics;
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -66,8 +67,8 @@ async fn bodies_stream_in_both_directions() {
     while !read.ends_with(b"0\r\n\r\n") {
         assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0);
     }
-    let usage: Vec<(&str, Usage)> = stage.egress.usage().filter(|(name, _)| *name == "llm").collect();
-    assert_eq!(usage, [("llm", Usage { requests: 1, errors: 0, bytes_sent: 9, bytes_received: 9 })]);
+    let usage = stage.egress.usage().into_iter().find(|(name, _)| name == "llm").unwrap().1;
+    assert_eq!(usage, Usage { requests: 1, errors: 0, bytes_sent: 9, bytes_received: 9 });
 }
 
 #[tokio::test]
@@ -154,6 +155,10 @@ async fn the_hint_follows_the_backend_that_answered_once_that_is_durable() {
     assert_eq!(ask("b").await.as_deref(), Some("a"));
     stage.until_stored("b").await;
     assert_eq!(stage.egress.sticky_backends()["llm"], BTreeMap::from([("b".to_owned(), 1)]));
+
+    let counted = metrics::runner().encode(metrics::Format::Text);
+    assert!(counted.contains("\ngreenroom_backend_switches_total{egress=\"llm\"} "), "{counted}");
+    assert!(!counted.contains("\ngreenroom_backend_switches_total{egress=\"llm\"} 0\n"), "{counted}");
 
     // Writes fail: the hint stays, and each answer tries again.
     *stage.store.failing.lock().unwrap() = Some(KvError::Unavailable);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use greenroom::report::{Pace, Patch, WorkerState};
 use greenroom::reporter::{Reporter, ReporterSettings};
+use greenroom::telemetry::metrics;
 use serde_json::json;
 
 use crate::double::{ControlPlane, Mood};
@@ -44,6 +45,11 @@ async fn whatever_ails_the_control_plane_one_request_is_in_flight_and_the_end_is
     change(&reporter);
     let seen = plane.until("the final state", |seen| seen.state == expected).await;
     assert_eq!(seen.most_in_flight, 1);
+    let counted = metrics::runner().encode(metrics::Format::Text);
+    for result in ["taken", "failed", "refused"] {
+        let none = format!("\ngreenroom_state_upload_total{{result=\"{result}\"}} 0\n");
+        assert!(!counted.contains(&none), "{counted}");
+    }
 
     reporter.close(Patch::new().set("worker_status", "stopped"), PATIENCE).await;
     let seen = plane.seen.borrow().clone();

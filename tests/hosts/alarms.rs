@@ -12,6 +12,7 @@ use greenroom::host::{
     supervise,
 };
 use greenroom::protocol::{KvListQuery, KvRequest, KvResponse};
+use greenroom::telemetry::metrics;
 use tokio::sync::mpsc;
 
 use crate::stage::{actor, in_time};
@@ -24,11 +25,15 @@ async fn an_alarm_is_told_with_its_data_and_then_gone() {
     let due = now_ms() + 300;
     alarms.set("tick", due, None, "data").await.unwrap();
     assert_eq!(alarms.list().await.unwrap()[0].next_at, due);
+    // Other tests count into the same numbers.
+    assert!(metrics::runner().alarms_pending.get() >= 1);
     assert!(world.wire.lock().unwrap().contains(&Some(due)), "the gateway would wake the actor");
     let told = world.told().await;
     assert!(now_ms() >= due, "never early");
     assert_eq!((&*told.name, &told.data[..], told.attempt, told.missed), ("tick", &b"data"[..], 1, 0));
     until_none_left(&life).await;
+    let counted = metrics::runner().encode(metrics::Format::Text);
+    assert!(!counted.contains("\ngreenroom_alarm_lateness_seconds_count 0\n"), "{counted}");
     assert!(world.stored.lock().unwrap().is_empty());
     crate::stage::until(|| world.wire.lock().unwrap().last() == Some(&None)).await;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use greenroom::protocol::{Event, ToClient, ToServer};
 use greenroom::runner::{LinkStatus, Runner};
+use greenroom::telemetry::metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
@@ -126,6 +127,25 @@ async fn a_gateway_that_falls_silent_is_dialled_again() {
     assert!(lost.reason.as_ref().is_some_and(|reason| reason.contains("silent")), "{lost:?}");
     let mut wire = gateway.open().await;
     assert_eq!(wire.get(stream(1), "a", "/who").await.1, "a@0");
+}
+
+#[tokio::test]
+async fn a_socket_that_answers_pings_is_measured_and_no_sign_of_a_gateway() {
+    let gateway = Gateway::listen().await;
+    let builder = Stage::new().runner(&gateway).gateway_pings(Duration::from_millis(20));
+    let runner = builder.gateway_silence(Duration::from_millis(400)).start().unwrap();
+    let mut silent = gateway.open().await;
+    // Answered by the socket, as long as somebody reads from it.
+    let reading = tokio::spawn(async move {
+        assert!(matches!(silent.pick_frame().await, Message::Ping(_)));
+        silent.end().await
+    });
+    let mut status = runner.watch_status();
+    let lost = status.wait_for(|status| status.link == LinkStatus::Waiting).await.unwrap().clone();
+    assert!(lost.reason.as_ref().is_some_and(|reason| reason.contains("silent")), "{lost:?}");
+    assert_eq!(reading.await.unwrap(), End::Broken);
+    let counted = metrics::runner().encode(metrics::Format::Text);
+    assert!(!counted.contains("\ngreenroom_gateway_rtt_seconds_count 0\n"), "{counted}");
 }
 
 #[tokio::test]

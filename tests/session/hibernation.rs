@@ -63,8 +63,10 @@ fn a_life_goes_on_where_an_earlier_one_stopped() {
         matches!(stage.frame(socket.id, 42)[..], [Effect::WebSocketMessage { stream, index: 42, .. }] if stream == socket)
     );
     assert_eq!(stage.frame(socket.id, 42), [], "given to the actor, and not taken yet");
+    assert_eq!(stage.session.unacknowledged_messages(), 1);
     assert_eq!(stage.reply(socket, StreamReply::MessageAck { index: 43 }), [], "never given");
     assert_eq!(stage.reply(socket, StreamReply::MessageAck { index: 42 }), [ack(socket.id, 1, 42)]);
+    assert_eq!(stage.session.unacknowledged_messages(), 0);
     assert_eq!(stage.reply(socket, StreamReply::MessageAck { index: 41 }), [], "an older one says nothing new");
 }
 

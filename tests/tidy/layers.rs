@@ -42,6 +42,7 @@ const MODULES: &[Module] = &[
     module("api", SHELL, &["egress", "reporter"]),
     module("egress", SHELL, &[]),
     module("gateway", SHELL, &[]),
+    module("otlp", SHELL, &[]),
     module("reporter", SHELL, &[]),
     module("runner", SHELL, &[]),
     module("app", ROOT, &[]),

@@ -23,6 +23,7 @@ use super::row::Row;
 use super::schedule::{Alarm, Change, Due, Schedule};
 use crate::actor::StartReason;
 use crate::host::{ActorContext, Delivery, Event, KvError};
+use crate::telemetry::metrics;
 
 /// The alarms of one actor life. Their task starts with the first one.
 #[derive(Debug)]
@@ -216,6 +217,7 @@ impl Clock {
                 armed: None,
                 not_before: Instant::now(),
                 last_look: now_ms(),
+                pending: Pending::default(),
             };
             context.events().spawn(keeper.run(inbox, rows));
             commands
@@ -238,7 +240,12 @@ struct Keeper {
     /// After a failure storage is left alone for a moment.
     not_before: Instant,
     last_look: i64,
+    pending: Pending,
 }
+
+/// How many alarms of a life count as pending.
+#[derive(Default)]
+struct Pending(i64);
 
 impl Keeper {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>, rows: Option<Vec<(Bytes, Bytes)>>) {
@@ -254,6 +261,7 @@ impl Keeper {
         loop {
             self.tell_due().await;
             self.arm(false).await;
+            self.pending.set(self.schedule.len());
             let pause = self.pause();
             tokio::select! {
                 command = inbox.recv() => match command {
@@ -342,6 +350,9 @@ impl Keeper {
             return;
         }
         due.retain(|due| self.schedule.begin(due));
+        for first in due.iter().filter(|due| due.attempt == 1) {
+            metrics::runner().alarm_lateness.observe(Duration::from_millis(first.late_ms));
+        }
         self.arm(false).await;
         for due in due {
             debug!(alarm = due.name, attempt = due.attempt, missed = due.missed, "telling an alarm");
@@ -428,6 +439,22 @@ impl Keeper {
         let ahead = Duration::from_millis(next.saturating_sub(now_ms()).max(0).unsigned_abs());
         // What is due and was not told meets a gate that is shut.
         if ahead.is_zero() { STORE_PAUSE } else { ahead.min(LOOK_AGAIN) }
+    }
+}
+
+impl Pending {
+    fn set(&mut self, alarms: usize) {
+        let alarms = i64::try_from(alarms).unwrap_or(i64::MAX);
+        if alarms != self.0 {
+            metrics::runner().alarms_pending.inc_by(alarms - self.0);
+            self.0 = alarms;
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

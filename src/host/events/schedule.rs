@@ -47,6 +47,8 @@ pub(super) struct Due {
     pub(super) attempt: u32,
     /// Periods that passed before this one without being told.
     pub(super) missed: u32,
+    /// How much later than set this is, in milliseconds; for one that repeats, since the last period.
+    pub(super) late_ms: u64,
     /// Which setting of the alarm it was.
     pub(super) revision: u64,
     /// What is to be noted before it is told.
@@ -68,6 +70,12 @@ impl Alarm {
     /// An alarm that nobody was told of.
     pub(super) fn new(at: i64, every_ms: Option<u64>, data: Bytes) -> Self {
         Alarm { at, every_ms: every_ms.filter(|period| *period > 0), data, attempt: 0, next: at }
+    }
+
+    /// How long ago it was due last, in milliseconds.
+    fn late_ms(&self, now: i64) -> u64 {
+        let late = now.saturating_sub(self.at).max(0).unsigned_abs();
+        self.every_ms.map_or(late, |period| late % period.max(1))
     }
 
     /// How many periods have passed at this time since it was due.
@@ -133,6 +141,7 @@ impl Schedule {
                 data: alarm.data.clone(),
                 attempt,
                 missed: u32::try_from(alarm.missed(now)).unwrap_or(u32::MAX),
+                late_ms: alarm.late_ms(now),
                 revision: entry.revision,
                 noted: Alarm { attempt, next: now.saturating_add(pause_ms(attempt)), ..alarm.clone() },
             }

@@ -94,7 +94,7 @@ impl<'a, S: Store> Batches<'a, S> {
             self.one_by_one(rest);
             return batch.stop;
         }
-        match self.commit() {
+        match self.commit(batch.applied.len()) {
             Ok(()) => self.committed(batch.applied),
             Err(error) => {
                 self.store.rollback();
@@ -184,15 +184,15 @@ impl<'a, S: Store> Batches<'a, S> {
     fn alone(&mut self, job: &Job) -> Result<Answer, Failed> {
         self.store.begin().map_err(Failed::Transaction)?;
         let answer = self.apply(&job.work, now_ms()).map_err(Failed::Apply)?;
-        self.commit().map_err(Failed::Transaction)?;
+        self.commit(1).map_err(Failed::Transaction)?;
         Ok(answer)
     }
 
-    /// Commits and says how long it took, for those who count.
-    fn commit(&mut self) -> Result<(), StoreError> {
+    /// Commits this many jobs and says how long it took, for those who count.
+    fn commit(&mut self, jobs: usize) -> Result<(), StoreError> {
         let began = Instant::now();
         let committed = self.store.commit();
-        metrics::gateway().commit(committed.is_ok(), began.elapsed());
+        metrics::gateway().commit(committed.is_ok(), jobs, began.elapsed());
         committed
     }
 

@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::process::ProcessCollector;
+use super::runtime::RuntimeCollector;
 use super::{Format, KvOperation, Seconds, Words, counters, encode, register};
 
 /// The numbers of the gateways in a process.
@@ -15,6 +16,7 @@ use super::{Format, KvOperation, Seconds, Words, counters, encode, register};
 pub struct GatewayMetrics {
     commits: [Counter; 2],
     commit_seconds: Seconds,
+    commit_jobs: Counter,
     kv: [[Counter; 2]; 6],
     rejected: [Counter; 7],
     placed: Gauge,
@@ -63,8 +65,9 @@ pub enum Rejection {
 }
 
 impl GatewayMetrics {
-    /// Counts a commit.
-    pub fn commit(&self, ok: bool, took: Duration) {
+    /// Counts a commit of this many requests and changes.
+    pub fn commit(&self, ok: bool, jobs: usize, took: Duration) {
+        self.commit_jobs.inc_by(jobs as u64);
         self.commits[usize::from(!ok)].inc();
         self.commit_seconds.observe(took);
     }
@@ -105,6 +108,8 @@ impl Default for GatewayMetrics {
         register(&mut registry, "greenroom_gateway_commits_total", commits.clone());
         let commit_seconds = Seconds::default();
         register(&mut registry, "greenroom_gateway_commit_seconds", commit_seconds.clone());
+        let commit_jobs = Counter::default();
+        register(&mut registry, "greenroom_gateway_commit_jobs_total", Counter::clone(&commit_jobs));
         let kv = Words::<2>::default();
         register(&mut registry, "greenroom_gateway_kv_ops_total", kv.clone());
         let rejected = Words::<1>::default();
@@ -116,11 +121,13 @@ impl Default for GatewayMetrics {
         register(&mut registry, "greenroom_gateway_runners", runners.clone());
         register(&mut registry, "greenroom_gateway_hibernating_sockets", hibernating_sockets.clone());
         registry.register_collector(Box::new(ProcessCollector));
+        registry.register_collector(Box::new(RuntimeCollector));
         let operations = ["get", "list", "put", "delete", "delete_range", "drop"];
         let reasons = ["actor", "runner", "overload", "invalid", "forbidden", "timeout", "other"];
         GatewayMetrics {
             commits: counters(&commits, "result", ["ok", "failed"]),
             commit_seconds,
+            commit_jobs,
             kv: operations.map(|operation| {
                 ["ok", "refused"].map(|result| kv.get_or_create_owned(&[("op", operation), ("result", result)]))
             }),

@@ -11,7 +11,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::outward::{EgressMetrics, Outward, SpanFate, UploadMetrics};
 use super::process::ProcessCollector;
+use super::runtime::RuntimeCollector;
 use super::{Format, Seconds, Words, counters, encode, register};
 
 /// The numbers of the runners in a process.
@@ -43,12 +45,25 @@ pub struct RunnerMetrics {
     pub event_resends: Counter,
     /// Alarms set or cleared.
     pub alarm_changes: Counter,
+    /// Alarms of awake actors that are still to be told.
+    pub alarms_pending: Gauge,
+    /// How much later than set alarms are told.
+    pub alarm_lateness: Seconds,
+    /// How long the gateway takes to answer a ping.
+    pub round_trip: Seconds,
+    /// Frames of client sockets that were not acknowledged to the gateway.
+    pub unacked_messages: Gauge,
+    /// Reports to the control plane.
+    pub uploads: UploadMetrics,
     /// Records that could not be written.
     pub log_dropped: Counter,
     outage_seconds: Counter<f64, AtomicU64>,
     overruns: [Counter; 3],
     log_records: [Counter; 5],
     kv: [KvMetrics; 6],
+    reloads: [Counter; 2],
+    spans: [Counter; 3],
+    outward: Outward,
     families: Families,
     other: Arc<ActorMetrics>,
     known: RwLock<BTreeMap<Arc<str>, Arc<ActorMetrics>>>,
@@ -217,6 +232,22 @@ impl RunnerMetrics {
         self.overruns[queue as usize].inc();
     }
 
+    /// The numbers of an egress of this name.
+    #[must_use]
+    pub fn egress(&self, name: &str) -> Arc<EgressMetrics> {
+        self.outward.egress(name)
+    }
+
+    /// Counts a reload that was applied, or one that changed nothing because of a mistake.
+    pub fn reloaded(&self, applied: bool) {
+        self.reloads[usize::from(!applied)].inc();
+    }
+
+    /// Counts spans that were exported, or were not.
+    pub fn spans(&self, fate: SpanFate, count: usize) {
+        self.spans[fate as usize].inc_by(count as u64);
+    }
+
     /// Counts a record of the log.
     pub fn log_record(&self, level: &tracing::Level) {
         let level = match *level {
@@ -266,6 +297,17 @@ impl Default for RunnerMetrics {
         let (events, event_resends) = (counter("greenroom_events_total"), counter("greenroom_event_resends_total"));
         let (alarm_changes, log_dropped) =
             (counter("greenroom_alarm_changes_total"), counter("greenroom_log_dropped_total"));
+        let (alarms_pending, unacked_messages) = (Gauge::default(), Gauge::default());
+        register(&mut registry, "greenroom_alarms_pending", alarms_pending.clone());
+        register(&mut registry, "greenroom_ws_unacked_messages", unacked_messages.clone());
+        let (alarm_lateness, round_trip) = (Seconds::default(), Seconds::default());
+        register(&mut registry, "greenroom_alarm_lateness_seconds", alarm_lateness.clone());
+        register(&mut registry, "greenroom_gateway_rtt_seconds", round_trip.clone());
+        let reloads = words(&mut registry, "greenroom_config_reloads_total", "result", ["ok", "refused"]);
+        let fates = ["exported", "failed", "dropped"];
+        let spans = words(&mut registry, "greenroom_trace_spans_total", "result", fates);
+        let uploads = UploadMetrics::new(&mut registry);
+        let outward = Outward::new(&mut registry);
         let (kv_operations, kv_seconds): (Words<2>, Family<_, Seconds>) = Default::default();
         register(&mut registry, "greenroom_kv_ops_total", kv_operations.clone());
         register(&mut registry, "greenroom_kv_op_seconds", kv_seconds.clone());
@@ -276,6 +318,7 @@ impl Default for RunnerMetrics {
         });
         families.register(&mut registry);
         registry.register_collector(Box::new(ProcessCollector));
+        registry.register_collector(Box::new(RuntimeCollector));
         RunnerMetrics {
             connected,
             connects,
@@ -290,6 +333,14 @@ impl Default for RunnerMetrics {
             events,
             event_resends,
             alarm_changes,
+            alarms_pending,
+            alarm_lateness,
+            round_trip,
+            unacked_messages,
+            uploads,
+            reloads,
+            spans,
+            outward,
             log_dropped,
             outage_seconds,
             overruns,

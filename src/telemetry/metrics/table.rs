@@ -51,6 +51,7 @@ pub fn markdown() -> String {
 
 const NAME: (&str, &str) = ("name", "");
 const ACTOR_STATES: (&str, &str) = ("state", "starting, running, stopping");
+const EGRESS: (&str, &str) = ("egress", "");
 const DIRECTION: (&str, &str) = ("dir", "in, out");
 const KV_OPERATIONS: (&str, &str) = ("op", "get, list, put, delete, delete_range, drop");
 
@@ -84,6 +85,11 @@ pub static TABLE: &[Description] = &[
         "Attempts to open a session with the gateway",
     ),
     counter("greenroom_gateway_outage_seconds_total", &[], "Time without a session after the first one"),
+    seconds(
+        "greenroom_gateway_rtt_seconds",
+        &[],
+        "From a ping to the gateway's pong, measured each half minute; what waits to be sent before it is part of it",
+    ),
     gauge("greenroom_actors", &[NAME, ACTOR_STATES], "Actors of this runner that have not ended"),
     counter(
         "greenroom_actor_starts_total",
@@ -112,6 +118,12 @@ pub static TABLE: &[Description] = &[
     counter("greenroom_tunnel_bytes_total", &[DIRECTION], "Bytes of bodies and frames; in is towards the actors"),
     gauge("greenroom_ws_connections", &[NAME, ("state", "live")], "Client sockets that an awake actor serves"),
     counter("greenroom_ws_messages_total", &[DIRECTION], "Frames of client sockets; in is towards the actors"),
+    gauge(
+        "greenroom_ws_unacked_messages",
+        &[],
+        "Frames of client sockets that outlive their actor's sleep, which the actor has not taken yet, so that the \
+         gateway keeps them",
+    ),
     counter(
         "greenroom_kv_ops_total",
         &[KV_OPERATIONS, ("result", "ok, refused, unavailable, outcome_unknown, stale, too_many")],
@@ -121,7 +133,40 @@ pub static TABLE: &[Description] = &[
     gauge("greenroom_event_backlog", &[], "Events about actors that the gateway has not acknowledged"),
     counter("greenroom_events_total", &[], "Events about actors sent to the gateway"),
     counter("greenroom_event_resends_total", &[], "Events sent again because they were not acknowledged"),
-    counter("greenroom_alarm_changes_total", &[], "Alarms that actors set or cleared"),
+    counter("greenroom_alarm_changes_total", &[], "Changes of the one alarm that the gateway keeps for an actor"),
+    gauge("greenroom_alarms_pending", &[], "Alarms of awake actors that are still to be told"),
+    seconds(
+        "greenroom_alarm_lateness_seconds",
+        &[],
+        "From an alarm's time to its first telling; the start of a sleeping actor is part of it",
+    ),
+    counter(
+        "greenroom_egress_requests_total",
+        &[EGRESS, ("code", "2xx, 3xx, 4xx, 5xx, failed, busy")],
+        "Calls of actors to servers outside; failed ones had no answer that is passed on, busy ones were not made",
+    ),
+    counter(
+        "greenroom_egress_bytes_total",
+        &[EGRESS, ("dir", "out, in")],
+        "Bytes of bodies; out is towards the server",
+    ),
+    gauge("greenroom_egress_inflight", &[EGRESS], "Calls of actors to servers outside that have not ended"),
+    counter(
+        "greenroom_backend_switches_total",
+        &[EGRESS],
+        "How often an actor or job was answered by another backend than before",
+    ),
+    counter("greenroom_state_upload_total", &[("result", "taken, failed, refused")], "Reports to the control plane"),
+    gauge(
+        "greenroom_state_upload_lag_seconds",
+        &[],
+        "How long the oldest change had waited that no control plane had taken, after the last report",
+    ),
+    counter(
+        "greenroom_config_reloads_total",
+        &[("result", "ok, refused")],
+        "Reloads; refused ones left everything as it was",
+    ),
     counter(
         "greenroom_queue_drops_total",
         &[("queue", "streams, request_body, websocket")],
@@ -151,6 +196,11 @@ pub static TABLE: &[Description] = &[
     ),
     gauge("greenroom_gateway_hibernating_sockets", &[], "Gateway: client sockets held for sleeping actors"),
     counter("greenroom_gateway_commits_total", &[("result", "ok, failed")], "Gateway: commits to disk"),
+    counter(
+        "greenroom_gateway_commit_jobs_total",
+        &[],
+        "Gateway: requests and changes in commits; by the number of commits, this is the size of a batch",
+    ),
     seconds("greenroom_gateway_commit_seconds", &[], "Gateway: duration of a commit, sync included"),
     counter(
         "greenroom_gateway_kv_ops_total",
@@ -162,6 +212,14 @@ pub static TABLE: &[Description] = &[
         &[("reason", "actor, runner, overload, invalid, forbidden, timeout, other")],
         "Gateway: client requests answered by the gateway instead of an actor",
     ),
+    counter(
+        "greenroom_trace_spans_total",
+        &[("result", "exported, failed, dropped")],
+        "Spans of requests; failed ones the collector did not take, dropped ones found the queue full",
+    ),
+    gauge("greenroom_runtime_workers", &[], "Threads that run the daemon's own work"),
+    gauge("greenroom_runtime_tasks", &[], "Tasks of the daemon"),
+    gauge("greenroom_runtime_queued_tasks", &[], "Tasks that wait for a thread"),
     counter("process_cpu_seconds_total", &[], "Processor time of this process"),
     gauge("process_resident_memory_bytes", &[], "Memory of this process"),
     gauge("process_start_time_seconds", &[], "When this process started, in seconds since the epoch"),
