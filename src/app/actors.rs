@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::api::{Api, Services};
 use crate::app::Exit;
-use crate::config::{ActorDefinition, Listen, Mistake, Mistakes, ProcessPer, RunSettings};
+use crate::config::{ActorDefinition, Listen, Mistake, Mistakes, ProcessPer, RunSettings, SystemUser};
 use crate::egress::Egress;
 use crate::host::child_process::{self, Cgroups, ChildProcess, Isolation, Limits, Orphans, Roots, SharedProcess};
 use crate::host::upstream::{self, Upstream};
@@ -210,7 +210,7 @@ pub(super) fn unkept(actors: &[ActorDefinition], cgroups: &Result<Cgroups, Strin
             Ok(cgroups) => cgroups.missing(&limits),
             Err(why) => limits.key().map(|key| (key, why.as_str())),
         };
-        if actor.user.is_some() && !child_process::may_change_user() {
+        if other_user(actor).is_some() && !child_process::may_change_user() {
             let says = "only a daemon that runs as root can start processes as other users";
             mistakes.push(Mistake::new(format!("actors.{}.user", actor.name), says));
         }
@@ -226,6 +226,11 @@ fn kept(actors: &[ActorDefinition], cgroups: &Result<Cgroups, String>) -> Result
     let unkept = unkept(actors, cgroups);
     unkept.iter().for_each(|mistake| error!({ fields::ERROR } = %mistake, "what an actor asks for cannot be kept"));
     if unkept.is_empty() { Ok(()) } else { Err(Exit::Misconfigured) }
+}
+
+/// Who an actor runs as, when that is not the user of this process anyway.
+fn other_user(actor: &ActorDefinition) -> Option<&SystemUser> {
+    actor.user.as_ref().filter(|user| user.uid != rustix::process::geteuid().as_raw())
 }
 
 fn limits(actor: &ActorDefinition) -> Limits {
@@ -274,7 +279,7 @@ fn child_process(actor: &ActorDefinition, run: &RunSettings, cgroups: Option<&Cg
             .collect(),
         read_paths: actor.read_paths.clone(),
         write_paths: actor.write_paths.clone(),
-        user: actor.user.clone(),
+        user: other_user(actor).cloned(),
         cgroups: cgroups.cloned(),
         limits: limits(actor),
     });
@@ -314,6 +319,9 @@ pub(super) fn list(actors: &[ActorDefinition]) -> String {
         }
         if actor.process == ProcessPer::Name {
             lines.push_str(", one process for all");
+        }
+        if let Some(user) = &actor.user {
+            let _ = write!(lines, ", as {}", user.name);
         }
     }
     lines

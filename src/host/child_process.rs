@@ -7,6 +7,7 @@
 mod cgroup;
 mod directories;
 mod door;
+mod end;
 mod environment;
 mod isolation;
 mod leftovers;
@@ -43,9 +44,10 @@ use crate::host::{
 };
 use directories::Directories;
 use door::{Door, Pulling};
+use end::End;
 use environment::environment;
 use listen::Listening;
-use process::{End, Process, shown};
+use process::{Process, shown};
 
 /// The host of the actors of one name, each in a process of its own.
 #[derive(Debug)]

@@ -9,8 +9,11 @@ mod leaf;
 mod place;
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 pub(super) use leaf::{Leaf, Spent};
 
@@ -55,7 +58,7 @@ impl Cgroups {
         place::may_be_divided(&base)?;
         let supervisor = base.join(SUPERVISOR);
         let moved = match fs::create_dir(&supervisor) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             Ok(()) | Err(_) => fs::write(supervisor.join(PROCS), "0"),
         };
         moved.map_err(|error| format!("this process cannot move to {}: {error}", supervisor.display()))?;
@@ -123,31 +126,23 @@ impl fmt::Display for Cgroups {
 
 /// Ends all that is in a cgroup and in those below it.
 fn kill(path: &Path) {
-    // Kernels before 5.14 have no such file; their processes are ended one by one, and asked again by the caller.
-    if fs::OpenOptions::new()
-        .write(true)
-        .open(path.join("cgroup.kill"))
-        .and_then(|mut file| {
-            use std::io::Write;
-            file.write_all(b"1")
-        })
-        .is_ok()
-    {
+    let all_at_once =
+        OpenOptions::new().write(true).open(path.join("cgroup.kill")).and_then(|mut file| file.write_all(b"1"));
+    if all_at_once.is_ok() {
         return;
     }
-    for below in children(path) {
-        kill(&below);
-    }
+    // Kernels before 5.14 have no such file: one by one, and the caller looks again.
+    children(path).iter().for_each(|below| kill(below));
     for process in processes(path) {
         // It may be gone already.
-        let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+        let _ = kill_process(process, Signal::KILL);
     }
 }
 
 /// The processes of a cgroup, without those below it.
-fn processes(path: &Path) -> Vec<rustix::process::Pid> {
+fn processes(path: &Path) -> Vec<Pid> {
     let text = fs::read_to_string(path.join(PROCS)).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok().and_then(rustix::process::Pid::from_raw)).collect()
+    text.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).collect()
 }
 
 fn children(path: &Path) -> Vec<PathBuf> {
@@ -156,12 +151,12 @@ fn children(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Removes a cgroup with those below it; they must be empty.
-fn remove(path: &Path) -> std::io::Result<()> {
+fn remove(path: &Path) -> io::Result<()> {
     for below in children(path) {
         remove(&below)?;
     }
     match fs::remove_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
 }

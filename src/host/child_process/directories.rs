@@ -82,8 +82,8 @@ impl Directories {
     /// Gives a user what is its own, and lets it through the directories around that, without a look into them.
     fn give(&self, roots: &Roots, sockets: &Path, user: &SystemUser) -> Result<(), StartError> {
         let owner = fs::metadata(&self.state).map_err(|error| failed("look at", &self.state, &error))?.uid();
-        if owner != user.uid && owner != rustix::process::geteuid().as_raw() {
-            // What another user left is not this one's to read.
+        if owner != user.uid {
+            // What others left there is not for this one to read, and of no use to it.
             remove(&self.state);
             make_private(&self.state).map_err(|error| failed("create", &self.state, &error))?;
         }

@@ -41,6 +41,8 @@ impl Orphans {
         let reaper = async move {
             while ends.recv().await.is_some() {
                 reap();
+                // Many end at the same time, and nobody waits for it.
+                sleep(REAP_PAUSE).await;
             }
         };
         Ok(Orphans { reaper: tokio::spawn(reaper) })
@@ -114,11 +116,10 @@ pub(super) fn end_strays(marks: &[String]) {
 /// Our children that we did not start.
 fn inherited() -> Vec<Pid> {
     let _none_is_starting = STARTING.write().unwrap_or_else(PoisonError::into_inner);
-    let own = own().clone();
+    let own = own();
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let children: Vec<i32> = children.flat_map(|line| numbers(&line)).collect();
-    children.into_iter().filter(|child| !own.contains(child)).filter_map(Pid::from_raw).collect()
+    children.flat_map(|line| numbers(&line)).filter(|child| !own.contains(child)).filter_map(Pid::from_raw).collect()
 }
 
 /// Reaps the orphans that have ended; nobody else does.
@@ -162,6 +163,9 @@ static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 /// Held for reading while a child is started, for writing by who wants to see none half started.
 static STARTING: RwLock<()> = RwLock::new(());
+
+/// The least time between two looks for orphans that have ended.
+const REAP_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the last orphans are killed at the end, two milliseconds apart: a tree of them comes to us level by level.
 const FAREWELLS: usize = 250;
