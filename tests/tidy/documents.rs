@@ -43,6 +43,28 @@ fn every_link_between_documents_leads_somewhere() {
 }
 
 #[test]
+fn every_threat_has_a_test_that_exists() {
+    let guide = read("docs/OPERATIONS.md");
+    let section = guide.split_once("\n### Threats\n").expect("docs/OPERATIONS.md has a section `Threats`").1;
+    let section = section.split("\n## ").next().unwrap();
+    let rust = files("").into_iter().filter(|path| path.ends_with(".rs"));
+    let code: String = rust.map(|path| read(&path)).collect();
+    let mut findings = Vec::new();
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+    for row in &rows {
+        let tests = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            findings.push(format!("docs/OPERATIONS.md: no test: {row}"));
+        }
+        let missing = names.into_iter().filter(|name| !code.contains(&format!("fn {name}()")));
+        findings.extend(missing.map(|name| format!("docs/OPERATIONS.md: there is no test {name}")));
+    }
+    assert!(rows.len() > 20, "the table of threats was read");
+    report("every row of the table of threats names its tests", findings);
+}
+
+#[test]
 fn the_readme_gives_a_reason_for_every_dependency() {
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
     let readme = read("README.md");

@@ -1,6 +1,7 @@
 //! Actors that run as users of their own, without any sandbox: what the system itself keeps apart.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::DENIED;
 use super::stage::{Plan, Stage};
@@ -36,7 +37,7 @@ async fn actors_of_different_users_cannot_reach_each_other_without_a_sandbox() {
     let connect = |path: &str| format!("socket.socket(socket.AF_UNIX).connect({path:?})");
     assert_eq!(stage.eval("a", &connect(&socket)).await, DENIED);
     // What the daemon notes is neither's to change, and its own is closed.
-    let life = std::path::Path::new(&token).parent().unwrap().to_str().unwrap();
+    let life = Path::new(&token).parent().unwrap().to_str().unwrap();
     for closed in [
         format!("os.remove('{life}/process')"),
         format!("open('{life}/process').read()"),
@@ -48,6 +49,19 @@ async fn actors_of_different_users_cannot_reach_each_other_without_a_sandbox() {
         for who in ["a", "b"] {
             assert_eq!(stage.eval(who, &closed).await, DENIED, "{closed}");
         }
+    }
+    // Of all that the daemon has made, each reads what is its own.
+    let places = tree(&std::fs::canonicalize(stage.path("data")).unwrap());
+    assert!(places.iter().any(|place| place.ends_with("runner-key")), "{places:?}");
+    for who in ["a", "b"] {
+        let readable = stage.eval(who, &format!("'\\n'.join(p for p in {places:?} if os.access(p, os.R_OK))")).await;
+        let sockets = own(who, "ACTOR_SOCKET").await.trim_end_matches("/app.sock").to_owned();
+        let mine =
+            [own(who, "ACTOR_STATE_DIR").await, own(who, "TMPDIR").await, own(who, "ACTOR_TOKEN_FILE").await, sockets];
+        assert!(mine.iter().all(|place| readable.lines().any(|line| line == place)), "{readable}");
+        // Whoever calls the API shows a token.
+        let stranger = |place: &&str| !mine.iter().any(|own| place.starts_with(own)) && !place.ends_with("/api.sock");
+        assert_eq!(readable.lines().filter(stranger).collect::<Vec<_>>(), Vec::<&str>::new(), "{who}");
     }
     let (other, daemon) = (stage.eval("b", "os.getpid()").await, stage.eval("b", "os.getppid()").await);
     for pid in [&other, &daemon] {
@@ -64,7 +78,7 @@ async fn actors_of_different_users_cannot_reach_each_other_without_a_sandbox() {
     stage.eval("b", "api('POST', '/v1/sleep')").await;
     while stage.eval("b", "os.getpid()").await == other {}
     assert_eq!(stage.eval("b", &format!("open('{kept}/kept').read()")).await, "x");
-    assert!(!std::path::Path::new(&token).exists());
+    assert!(!Path::new(&token).exists());
     stage.daemon.stop().await;
 }
 
@@ -98,6 +112,18 @@ async fn a_runner_that_is_root_takes_actors_that_have_users_of_their_own() {
     let mut daemon = Daemon::start(dir, &arguments);
     daemon.record("not connected to the gateway").await;
     daemon.stop().await;
+}
+
+/// Everything in a directory, and the directory itself.
+fn tree(path: &Path) -> Vec<String> {
+    let below = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let below =
+        below.flat_map(|entry| if entry.path().is_dir() { tree(&entry.path()) } else { vec![shown(&entry.path())] });
+    below.chain([shown(path)]).collect()
+}
+
+fn shown(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
 }
 
 /// The lines of an actor that is kept apart by its user alone, with a Python that everybody may run.
