@@ -143,7 +143,7 @@ impl Collector {
                 SpanFate::Failed
             }
         };
-        metrics::runner().spans(fate, count);
+        metrics::count_spans(fate, count);
     }
 
     async fn send(&self, body: String) -> Result<(), SendError> {

@@ -205,6 +205,8 @@ fn actor(answer: &Value) -> String {
     let mut out = String::new();
     for (name, value) in answer.as_object().into_iter().flatten() {
         let value = match value {
+            // For programs; people read since when.
+            _ if name == "for_s" => continue,
             Value::Null | Value::Object(_) | Value::Array(_) => continue,
             Value::String(text) => plain(text),
             other => other.to_string(),

@@ -37,4 +37,4 @@ impl Traces {
 
 /// How long the last traces may take, on top of all else that ends.
 #[cfg(feature = "otlp")]
-const LAST_TRACES: std::time::Duration = std::time::Duration::from_secs(2);
+const LAST_TRACES: std::time::Duration = std::time::Duration::from_secs(1);

@@ -32,6 +32,19 @@ impl Endpoint {
         Endpoint { tls: false, host: ip.to_string(), port: address.port(), path_prefix: String::new() }
     }
 
+    /// As [`str::parse`], for a server that speaks HTTP and no more.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn of_http(text: &str) -> Result<Self, String> {
+        match text.split_once("://") {
+            Some((scheme, _)) if !matches!(scheme, "http" | "https") => {
+                Err("expected a URL that begins with http or https".to_owned())
+            }
+            _ => text.parse(),
+        }
+    }
+
     /// `host:port`, with brackets around an IPv6 address.
     #[must_use]
     pub fn authority(&self) -> String {

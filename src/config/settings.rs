@@ -325,6 +325,14 @@ impl LogSettings {
                 return Err(format!("{word:?} is no level (did you mean {level}?)"));
             }
         }
+        // So does any other word: alone it silences everything that there is to be told.
+        let says_nothing = |word: &str| {
+            let known = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+            !known && !word.contains(['=', '[', ':']) && word != "greenroom"
+        };
+        if text.split(',').map(str::trim).all(says_nothing) {
+            return Err(format!("{text:?} is no level; for the records of one part write {}=debug", text.trim()));
+        }
         match EnvFilter::try_new(text) {
             Ok(_) => Ok(LogFilter(text.to_owned())),
             Err(error) => Err(format!("{expected}: {error}")),
@@ -387,11 +395,7 @@ fn token_file(reader: &mut Reader<'_>, id: Id) -> Option<SecretString> {
 
 fn report(reader: &mut Reader<'_>) -> Option<ReportSettings> {
     let values = reader.values;
-    let url = reader.optional(Id::ReportUrl, |text| match text.parse::<Endpoint>() {
-        Ok(url) if text.starts_with("http") => Ok(url),
-        Ok(_) => Err("expected a URL that begins with http or https".to_owned()),
-        Err(expected) => Err(expected),
-    });
+    let url = reader.optional(Id::ReportUrl, Endpoint::of_http);
     let token = reader.optional(Id::ReportTokenFile, |text| {
         let path = values.absolute(text);
         SecretFile::new(path.clone(), privacy(values, &path))

@@ -41,7 +41,7 @@ pub(super) fn for_server(headers: &HeaderMap) -> HeaderMap {
 
 /// The span of a call, which the server is told of: below the context that the actor passed on.
 pub(super) fn span(headers: &mut HeaderMap) -> Span {
-    let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let parent = || headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let span = Span::start(SpanKind::Client, "egress call", parent);
     if let Some(traceparent) = span.traceparent().and_then(|text| HeaderValue::try_from(text).ok()) {
         headers.insert(TRACEPARENT, traceparent);

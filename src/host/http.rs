@@ -74,7 +74,8 @@ impl App {
     /// Passes a client's request to the app, and its answer back.
     pub(super) async fn serve(&self, request: Request, responder: Responder) {
         let head = *request.method == *"HEAD";
-        let mut span = telemetry::Span::start(SpanKind::Client, "actor request", headers::context_of(&request.headers));
+        let parent = || headers::context_of(&request.headers);
+        let mut span = telemetry::Span::start(SpanKind::Client, "actor request", parent);
         let request = match self.build(request) {
             Ok(mut request) => {
                 headers::continue_trace(request.headers_mut(), &span);

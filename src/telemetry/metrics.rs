@@ -21,7 +21,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 pub use gateway::{GatewayMetrics, GatewayNumbers, Rejection};
 pub use histogram::Seconds;
-pub use outward::{EgressCall, EgressMetrics, SpanFate, Upload, UploadMetrics};
+pub use outward::{EgressCall, EgressMetrics, SpanFate, Upload, UploadMetrics, count_spans};
 pub use runner::{ActorMetrics, ChildExit, KvOperation, KvResult, Overrun, RunnerMetrics, Source, State};
 pub use runtime::watch_runtime;
 pub use table::{Description, Kind, TABLE, markdown};

@@ -64,11 +64,12 @@ struct Open {
 }
 
 impl Span {
-    /// Begins a span below this W3C context, or a trace of its own below none that can be read.
+    /// Begins a span below this W3C context, which is only looked for when somebody collects, or a trace of its own below
+    /// none that can be read.
     #[must_use]
-    pub fn start(kind: SpanKind, name: &'static str, traceparent: Option<&str>) -> Self {
+    pub fn start<'a>(kind: SpanKind, name: &'static str, traceparent: impl FnOnce() -> Option<&'a str>) -> Self {
         let Some(collector) = COLLECTOR.get() else { return Span(None) };
-        let (trace, parent) = match traceparent.and_then(context) {
+        let (trace, parent) = match traceparent().and_then(context) {
             Some(Context { sampled: false, .. }) => return Span(None),
             Some(Context { trace, span, sampled: true }) => (trace, Some(span)),
             None => (rand::random::<u128>().max(1), None),
@@ -123,7 +124,7 @@ impl Drop for Span {
         let Open { mut span, began, collector } = *open;
         span.took = began.elapsed();
         if collector.try_send(span).is_err() {
-            metrics::runner().spans(SpanFate::Dropped, 1);
+            metrics::count_spans(SpanFate::Dropped, 1);
         }
     }
 }

@@ -72,11 +72,9 @@ fn one(name: &str, section: &Section<'_>, directory: &Path) -> Option<EgressDefi
     if !section.has("url") {
         section.mistake_here("expected a url, like url = \"https://llm.internal/v1\"");
     }
-    let url = section.text("url").and_then(|text| match text.parse::<Endpoint>() {
-        Ok(url) if text.starts_with("http") => Some(url),
-        Ok(_) => told(section, "url", "expected a URL that begins with http or https"),
-        Err(expected) => told(section, "url", &expected),
-    });
+    let url = section
+        .text("url")
+        .and_then(|text| Endpoint::of_http(&text).map_or_else(|expected| told(section, "url", &expected), Some));
     let credential = section.text("credential_file").and_then(|path| {
         let file = credential(directory.join(path));
         file.map_or_else(|error| told(section, "credential_file", &error), Some)

@@ -26,11 +26,7 @@ impl TraceSettings {
             }
             return None;
         }
-        let endpoint = reader.optional(Id::OtlpEndpoint, |text| match text.parse::<Endpoint>() {
-            Ok(endpoint) if text.starts_with("http") => Ok(endpoint),
-            Ok(_) => Err("expected a URL that begins with http or https".to_owned()),
-            Err(expected) => Err(expected),
-        })?;
+        let endpoint = reader.optional(Id::OtlpEndpoint, Endpoint::of_http)?;
         let text = |name: &str| reader.values.environment().get(name).map(|text| text.to_string_lossy().into_owned());
         let (headers, service_name) = (text(HEADERS), text("OTEL_SERVICE_NAME"));
         let headers = headers.filter(|text| !text.trim().is_empty()).map_or(Some(Vec::new()), |text| parse(&text));

@@ -15,7 +15,7 @@ use crate::telemetry::{Span, SpanKind, TRACEPARENT};
 
 /// Begins the span of a request, and lets what comes of it belong to the span.
 pub(super) fn begin(parts: &mut Parts) -> Span {
-    let parent = parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let parent = || parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let mut span = Span::start(SpanKind::Server, "gateway request", parent);
     if let Some(traceparent) = span.traceparent().and_then(|text| HeaderValue::try_from(text).ok()) {
         parts.headers.insert(TRACEPARENT, traceparent);

@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::outward;
 use super::process::ProcessCollector;
 use super::runtime::RuntimeCollector;
 use super::{Format, KvOperation, Seconds, Words, counters, encode, register};
@@ -120,6 +121,7 @@ impl Default for GatewayMetrics {
         let (runners, hibernating_sockets) = (Gauge::default(), Gauge::default());
         register(&mut registry, "greenroom_gateway_runners", runners.clone());
         register(&mut registry, "greenroom_gateway_hibernating_sockets", hibernating_sockets.clone());
+        outward::register_spans(&mut registry);
         registry.register_collector(Box::new(ProcessCollector));
         registry.register_collector(Box::new(RuntimeCollector));
         let operations = ["get", "list", "put", "delete", "delete_range", "drop"];

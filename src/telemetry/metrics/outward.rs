@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -84,6 +84,16 @@ pub enum SpanFate {
     Dropped,
 }
 
+/// Counts spans that were exported, or were not, by a runner or a gateway.
+pub fn count_spans(fate: SpanFate, count: usize) {
+    SPANS.1[fate as usize].inc_by(count as u64);
+}
+
+/// The spans of this process are part of what is scraped here.
+pub(super) fn register_spans(registry: &mut Registry) {
+    register(registry, "greenroom_trace_spans_total", SPANS.0.clone());
+}
+
 impl Outward {
     pub(super) fn new(registry: &mut Registry) -> Self {
         let families = Families::default();
@@ -144,6 +154,12 @@ impl UploadMetrics {
         self.lag_seconds.set(lag.as_secs_f64());
     }
 }
+
+static SPANS: LazyLock<(Words<1>, [Counter; 3])> = LazyLock::new(|| {
+    let family = Words::<1>::default();
+    let spans = counters(&family, "result", ["exported", "failed", "dropped"]);
+    (family, spans)
+});
 
 const CODES: [&str; 6] = ["2xx", "3xx", "4xx", "5xx", "failed", "busy"];
 /// Egresses that have numbers of their own; far more than an actors file has.

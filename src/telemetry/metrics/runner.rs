@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::outward::{EgressMetrics, Outward, SpanFate, UploadMetrics};
+use super::outward::{self, EgressMetrics, Outward, UploadMetrics};
 use super::process::ProcessCollector;
 use super::runtime::RuntimeCollector;
 use super::{Format, Seconds, Words, counters, encode, register};
@@ -62,7 +62,6 @@ pub struct RunnerMetrics {
     log_records: [Counter; 5],
     kv: [KvMetrics; 6],
     reloads: [Counter; 2],
-    spans: [Counter; 3],
     outward: Outward,
     families: Families,
     other: Arc<ActorMetrics>,
@@ -243,11 +242,6 @@ impl RunnerMetrics {
         self.reloads[usize::from(!applied)].inc();
     }
 
-    /// Counts spans that were exported, or were not.
-    pub fn spans(&self, fate: SpanFate, count: usize) {
-        self.spans[fate as usize].inc_by(count as u64);
-    }
-
     /// Counts a record of the log.
     pub fn log_record(&self, level: &tracing::Level) {
         let level = match *level {
@@ -304,8 +298,7 @@ impl Default for RunnerMetrics {
         register(&mut registry, "greenroom_alarm_lateness_seconds", alarm_lateness.clone());
         register(&mut registry, "greenroom_gateway_rtt_seconds", round_trip.clone());
         let reloads = words(&mut registry, "greenroom_config_reloads_total", "result", ["ok", "refused"]);
-        let fates = ["exported", "failed", "dropped"];
-        let spans = words(&mut registry, "greenroom_trace_spans_total", "result", fates);
+        outward::register_spans(&mut registry);
         let uploads = UploadMetrics::new(&mut registry);
         let outward = Outward::new(&mut registry);
         let (kv_operations, kv_seconds): (Words<2>, Family<_, Seconds>) = Default::default();
@@ -339,7 +332,6 @@ impl Default for RunnerMetrics {
             unacked_messages,
             uploads,
             reloads,
-            spans,
             outward,
             log_dropped,
             outage_seconds,
