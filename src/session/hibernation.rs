@@ -426,7 +426,7 @@ impl Session {
                 }
                 let sure = stream.lasting().is_some_and(|lasting| lasting.attachment == Attachment::Sure);
                 if sure && self.actors.life(&stream.actor).is_some_and(Life::listens) {
-                    self.renew(id, now);
+                    self.renew(id, now, ATTACHING);
                 }
             }
             self.hibernation.next_renewals = (!self.hibernation.renewals.is_empty()).then_some(now + RENEWALS_PACE);
@@ -500,16 +500,17 @@ impl Session {
         if lasting.asked >= ASKED_MAX {
             return self.close_websocket(id, 1008, MESSAGES_LOST);
         }
+        let patience = ATTACHING * 4_u32.pow(lasting.asked.into());
         lasting.asked += 1;
-        self.renew(id, now);
+        self.renew(id, now, patience);
     }
 
-    /// Makes the gateway attach a socket anew and send everything it keeps.
-    fn renew(&mut self, id: StreamId, now: Instant) {
+    /// Makes the gateway attach a socket anew and send everything it keeps, which it is given this long for.
+    fn renew(&mut self, id: StreamId, now: Instant, patience: Duration) {
         self.continue_stream(id, attach_anew());
         if let Some(lasting) = self.tunnel.streams.get_mut(&id).and_then(Stream::lasting_mut) {
-            lasting.attachment = Attachment::Expected(now + ATTACHING);
-            self.hibernation.attaching.insert((now + ATTACHING, id));
+            lasting.attachment = Attachment::Expected(now + patience);
+            self.hibernation.attaching.insert((now + patience, id));
         }
     }
 
@@ -570,7 +571,8 @@ fn weight_of(held: &VecDeque<ToServerTunnel>) -> usize {
 /// How long the engine may take to listen to a socket after it had reason to; a few milliseconds, on a busy machine
 /// fifty. What arrives on the socket proves it sooner.
 const ATTACHING: Duration = Duration::from_millis(500);
-/// How often the gateway is asked for missing messages before the socket is closed.
+/// How often the gateway is asked for missing messages before the socket is closed; each time it is given four times as
+/// long, because a connection can be slow, and together less than after what the engine closes the socket itself.
 const ASKED_MAX: u8 = 3;
 /// Sockets are asked for and attached anew after a reconnect this many at a time, because the engine loses messages of bursts: ten
 /// thousand are through in half of the time that a gateway waits for an acknowledgement.

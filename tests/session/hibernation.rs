@@ -179,6 +179,25 @@ fn missing_messages_are_asked_for_before_a_socket_is_given_up() {
 }
 
 #[test]
+fn a_slow_connection_is_given_longer_for_missing_messages_each_time() {
+    let (mut stage, socket) = with_lasting_socket();
+    stage.frame(socket.id, 1);
+    assert_eq!(stage.frame(socket.id, 3), [asks(socket.id, 1)]);
+    for (wait, index) in [(millis(500), 2), (secs(2), 3)] {
+        assert_eq!(tunnelled(&stage.pass(wait - millis(1))), []);
+        assert_eq!(stage.pass(millis(1)), [asks(socket.id, index)]);
+    }
+    assert_eq!(tunnelled(&stage.pass(secs(8) - millis(1))), []);
+    // What the first question brings arrives in time.
+    for index in 2..=3 {
+        let effects = stage.frame(socket.id, index);
+        assert!(matches!(effects[0], Effect::WebSocketMessage { .. }), "{effects:?}");
+    }
+    let effects = stage.pass(secs(8));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::WebSocketClosed { .. })), "{effects:?}");
+}
+
+#[test]
 fn after_a_cut_the_engine_is_asked_for_what_nobody_may_ever_show_to_be_missing() {
     let (mut stage, socket) = with_lasting_socket();
     for number in 10..90 {
