@@ -124,9 +124,11 @@ impl Session {
     }
 
     /// How many lives have an end that the gateway may not know. Ours acknowledges every end at once, so one without an
-    /// acknowledgement may have been lost on its way; the Rivet engine leaves most of them without.
+    /// acknowledgement may have been lost on its way. The Rivet engine leaves most of them without, but what it has
+    /// read it keeps, and a connection that was closed as it should be has been read to its end.
     fn unheard(&self) -> usize {
-        if self.link.features.are_none() { self.actors.untold() } else { self.actors.unacknowledged() }
+        let read = self.link.features.are_none() && self.link.heard_out;
+        if read { self.actors.untold() } else { self.actors.unacknowledged() }
     }
 }
 

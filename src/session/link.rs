@@ -24,6 +24,8 @@ pub(super) struct Link {
     /// How often the gateway may still say that it does not know the namespace: one that was just started has yet to
     /// make it, and answers before.
     starting: u8,
+    /// The gateway has answered our close, so it has read everything that was said before.
+    pub(super) heard_out: bool,
 }
 
 /// What exists only while waiting lives only in `Waiting`.
@@ -102,6 +104,7 @@ impl Link {
             identity: None,
             lost: Lost::No,
             starting: 0,
+            heard_out: false,
         }
     }
 
@@ -241,6 +244,7 @@ impl Session {
             Next::Redial | Next::RedialSoon => self.interrupted(disconnect, next, now),
             Next::Refused(reason) if self.drain.is_none() => self.exit(Exit::Refused(reason)),
             Next::Refused(_) | Next::Gone => {
+                self.link.heard_out = is_answer(&disconnect);
                 self.link.state = State::Gone;
                 self.link.lost = Lost::No;
                 self.actors_are_lost();
@@ -345,6 +349,11 @@ impl Session {
         self.storage_unreachable();
         self.drop_streams();
     }
+}
+
+/// Whether this is what a close of ours is answered with; a gateway that closes by itself has not read everything.
+fn is_answer(disconnect: &Disconnect) -> bool {
+    matches!(disconnect, Disconnect::Closed { code: 1000, .. }) && !matches!(next_after(disconnect), Next::Refused(_))
 }
 
 /// The one place that turns an ended connection into a decision.

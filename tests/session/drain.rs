@@ -58,7 +58,20 @@ fn an_engine_that_does_not_acknowledge_is_waited_for_only_briefly() {
     stage.end("a", 0);
     let effects = stage.pass(secs(1));
     assert_eq!(effects.last(), Some(&hangup()));
-    assert_eq!(exit_of(&stage.pass(secs(2))), Some(Exit::Drained), "even when the socket does not close");
+    assert_eq!(exit_of(&stage.close(1000, "")), Some(Exit::Drained), "it has read all that was said");
+}
+
+#[test]
+fn an_engine_that_does_not_even_close_the_connection_may_have_heard_nothing() {
+    for breaks in [true, false] {
+        let mut stage = Stage::open_to(Features::default()).and_actor();
+        stage.drain(secs(12));
+        stage.stop("a", 0, 1);
+        stage.end("a", 0);
+        stage.pass(secs(1));
+        let effects = if breaks { stage.cut() } else { stage.pass(secs(2)) };
+        assert_eq!(exit_of(&effects), Some(Exit::DrainTimeout { actors: 1 }));
+    }
 }
 
 #[test]
@@ -245,12 +258,12 @@ fn a_gateway_that_evicts_a_drained_runner_is_not_dialled_again() {
 }
 
 #[test]
-fn an_eviction_by_the_engine_while_settling_ends_the_drain_well() {
+fn an_eviction_while_settling_ends_the_drain_and_says_nothing_of_what_was_heard() {
     let mut stage = Stage::open_to(Features::default()).and_actor();
     stage.drain(secs(12));
     stage.stop("a", 0, 1);
     stage.end("a", 0);
-    assert_eq!(exit_of(&stage.close(1000, "ws.eviction")), Some(Exit::Drained));
+    assert_eq!(exit_of(&stage.close(1000, "ws.eviction")), Some(Exit::DrainTimeout { actors: 1 }));
 }
 
 #[test]
