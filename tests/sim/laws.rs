@@ -35,6 +35,8 @@ pub enum Law {
     AnAnswerIsToItsRequest,
     /// What a client says on a socket that hibernates reaches the actor in order, none skipped, none twice.
     ASocketIsReadInOrder,
+    /// Such a socket is closed by its client, its actor, or with its actor; not because anything works badly for a while.
+    ASocketStaysOpen,
     /// Of such a socket nothing is acknowledged that the actor has not made durable.
     NothingIsAcknowledgedBeforeItIsTaken,
     /// What an actor says on a socket reaches the client in order.

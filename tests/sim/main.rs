@@ -80,7 +80,8 @@ fn replay() {
 #[test]
 fn survey() {
     let seeds: u64 = env::var("SIM_SURVEY").ok().map_or(0, |seeds| seeds.parse().expect("SIM_SURVEY is a number"));
-    for seed in 0..seeds {
+    let engine = env::var("SIM_ENGINE").is_ok();
+    for seed in (0..seeds).filter(|seed| !engine || seed % 4 == 3) {
         if let Some(breach) = run(&Plan::new(seed), None, false).breach {
             println!("seed {seed}: {breach}");
         }
@@ -133,6 +134,7 @@ const BUGS: &[(Bug, &[Law])] = &[
     (Bug::DeliverAcrossGenerations, &[Law::EventsSayWhatHappened]),
     (Bug::ForgetToResendEvents, &[Law::NoEventIsSkipped, Law::EverybodyAgrees]),
     (Bug::ForgetToResendCommands, &[Law::EverybodyAgrees, Law::AnAcknowledgedCommandIsNotRepeated]),
+    (Bug::ForgetToResendMessages, &[Law::ASocketIsReadInOrder, Law::ASocketStaysOpen]),
     (Bug::AcknowledgeEventsBeforeSync, &[Law::NothingIsToldBeforeItIsDurable]),
     (Bug::AnswerStorageBeforeSync, &[Law::AnAcknowledgedWriteStays, Law::NothingIsAcknowledgedBeforeItIsTaken]),
     (Bug::AcknowledgeMessagesBeforeTaken, &[Law::NothingIsAcknowledgedBeforeItIsTaken]),

@@ -19,4 +19,6 @@ pub enum Bug {
     AnswerStorageBeforeSync,
     /// Messages of sockets that hibernate are acknowledged before the actor has taken them.
     AcknowledgeMessagesBeforeTaken,
+    /// What a client said on a socket that hibernates is not sent again.
+    ForgetToResendMessages,
 }

@@ -77,6 +77,8 @@ enum Happening {
     GoneUp(ConnectionId),
     /// The runner hears that its connection is gone.
     GoneDown(ConnectionId, Ended),
+    /// The gateway has answered the runner's close.
+    Answered(ConnectionId, u16),
     /// The runner looks whether it has heard anything.
     Listen(ConnectionId),
     Synced {
@@ -247,6 +249,7 @@ impl World {
             Happening::Down(wire, message) => self.arrives_at_runner(wire, message),
             Happening::GoneUp(wire) => self.gone_at_gateway(wire),
             Happening::GoneDown(wire, ended) => self.gone_at_runner(wire, ended),
+            Happening::Answered(wire, code) => self.close_answered(wire, code),
             Happening::Listen(wire) => self.listen(wire),
             Happening::Synced { process } => self.synced(process),
             Happening::GatewayUp => self.start_gateway(),

@@ -232,6 +232,7 @@ impl World {
         note!(self, "the client of {stream:?} hears {event:?}");
         let Some(client) = self.clients.streams.get_mut(&stream) else { return };
         let given = self.ledger.given.get(&stream.0);
+        let lasting = client.lasting;
         let (mut over, mut again) = (event.is_last(), false);
         match (event, client.kind) {
             (TunnelEvent::Response { status: 503, headers, .. }, Kind::Ask { .. }) => {
@@ -246,7 +247,8 @@ impl World {
                 let body = body.map(|body| String::from_utf8_lossy(&body).into_owned()).unwrap_or_default();
                 let own = given.is_some_and(|lives| {
                     // A streamed answer has its body in the pieces that follow.
-                    body.is_empty() || lives.iter().any(|life| body == format!("{} {life}", stream.0))
+                    body.is_empty()
+                        || lives.iter().any(|life| body.trim_end_matches('!') == format!("{} {life}", stream.0))
                 });
                 self.tally.answers += 1;
                 self.hold(Law::AnAnswerIsToItsRequest, own, || format!("{stream:?} is answered with {body}"));
@@ -272,6 +274,9 @@ impl World {
                 self.hold(Law::AClientHearsInOrder, number > before, || format!("{stream:?}: {number} after {before}"));
             }
             (TunnelEvent::Close { code, reason }, Kind::Socket) => {
+                self.hold(Law::ASocketStaysOpen, code != Some(1008) || !lasting, || {
+                    format!("{stream:?} was closed because messages were lost")
+                });
                 let plain = code.is_none_or(|code| code == 1000 || code >= 4000);
                 let says_why = plain || reason.as_ref().is_some_and(|reason| !reason.is_empty());
                 self.hold(Law::ARefusalHasAReason, says_why, || format!("{stream:?} closed with {code:?}"));
@@ -303,8 +308,11 @@ impl World {
         let number: u64 = path.rsplit('/').next().and_then(|number| number.parse().ok()).expect("a number");
         let Some(request) = self.clients.requests.get_mut(&number) else { return };
         request.runs += 1;
-        let (runs, repeatable) = (request.runs, request.repeatable);
-        self.hold(Law::ARequestRunsOnce, runs == 1 || repeatable, || format!("request {number} runs {runs} times"));
+        // The engine repeats every request alike.
+        let (runs, repeatable, engine) = (request.runs, request.repeatable, self.conditions.engine);
+        self.hold(Law::ARequestRunsOnce, runs == 1 || repeatable || engine, || {
+            format!("request {number} runs {runs} times")
+        });
     }
 
     /// One of the sockets that are open.

@@ -12,6 +12,7 @@ use greenroom::store::{ActorRecord, Found, Phase, Query, Store};
 
 use super::World;
 use super::runners::key_of;
+use crate::engine::Actor;
 use crate::laws::Law;
 
 /// What really happened.
@@ -65,6 +66,14 @@ impl World {
         match self.gateway.store.read(&Query::Actor(actor_id.into())) {
             Ok(Found::Actor(record)) => record.map(|record| *record),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether an actor is gone for good, with its storage.
+    pub fn is_destroyed(&mut self, actor_id: &Arc<str>) -> bool {
+        match self.gateway.engine() {
+            Some(engine) => engine.actors.get(actor_id).is_none_or(Actor::is_gone),
+            None => self.record(actor_id).is_none_or(|record| record.phase == Phase::Destroyed),
         }
     }
 
@@ -193,8 +202,7 @@ impl World {
     /// A write was acknowledged to an actor.
     pub fn check_write(&mut self, actor_id: &Arc<str>) {
         let acknowledged = self.ledger.writes.get(actor_id).map_or(0, |writes| writes.acknowledged);
-        let gone = self.record(actor_id).is_none_or(|record| record.phase == Phase::Destroyed);
-        if acknowledged == 0 || gone {
+        if acknowledged == 0 || self.is_destroyed(actor_id) {
             return;
         }
         let stored = self.stored(actor_id, WRITTEN).map(|value| read_number(&value));

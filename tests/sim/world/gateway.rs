@@ -1,10 +1,12 @@
 //! The gateway's process: its core, its store, and what is lost when it is killed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use greenroom::gateway::core::{Boot, ConnectionId, Core, Effect, Input, LoadId, Settings};
-use greenroom::protocol::{CommandWrapper, KvRequest, KvResponse, ToClient, ToServer, ToServerTunnel};
+use greenroom::protocol::{
+    CommandWrapper, KvRequest, KvResponse, StreamId, ToClient, ToClientTunnel, ToServer, ToServerTunnel,
+};
 use greenroom::store::{Change, CommitFault, Found, MemoryStore, Query, Store};
 
 use super::{Happening, World, note};
@@ -32,6 +34,8 @@ pub struct Gateway {
     pub gateway_id: [u8; 4],
     /// Who speaks on each connection.
     pub identities: BTreeMap<ConnectionId, String>,
+    /// Messages that were sent on each stream by this process, for a bug.
+    sent: BTreeSet<(StreamId, u16)>,
 }
 
 /// What decides.
@@ -68,6 +72,20 @@ impl Gateway {
         }
     }
 
+    /// The model of the engine, when that is the peer.
+    pub fn engine(&self) -> Option<&Engine> {
+        match self.brain.as_ref()? {
+            Brain::Ours(_) => None,
+            Brain::Engine(engine) => Some(engine),
+        }
+    }
+
+    pub fn calm_down(&mut self) {
+        if let Some(Brain::Engine(engine)) = &mut self.brain {
+            engine.calm = true;
+        }
+    }
+
     pub fn is_idle(&self) -> bool {
         self.queued.is_empty() && self.batch.is_empty()
     }
@@ -84,6 +102,7 @@ impl World {
         self.gateway.gateway_id = gateway_id;
         self.gateway.durable = 0;
         self.gateway.held.clear();
+        self.gateway.sent.clear();
         let settings = Settings {
             thresholds: self.conditions.thresholds.clone(),
             limits: self.conditions.limits.clone(),
@@ -203,6 +222,10 @@ impl World {
                 self.ledger.told_commands.extend(commands.iter().map(key));
                 again
             }
+            (
+                Some(Bug::ForgetToResendMessages),
+                ToClient::Tunnel { id, message: ToClientTunnel::WebSocketMessage { .. } },
+            ) => !self.gateway.sent.insert((id.stream, id.index)),
             _ => false,
         }
     }
@@ -339,8 +362,9 @@ impl World {
     }
 
     fn engine_connections_reset(&mut self) {
+        let now = self.now;
         if let Some(Brain::Engine(engine)) = &mut self.gateway.brain {
-            engine.reset();
+            engine.reset(now);
         }
     }
 

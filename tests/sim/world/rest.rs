@@ -8,12 +8,15 @@ use greenroom::session::LinkStatus;
 use greenroom::store::{CommitFault, Found, Phase, Query, Store};
 
 use super::World;
+use super::clients::Client;
+use crate::engine;
 use crate::laws::Law;
 
 impl World {
     /// Lets everything work again, waits as long as anything may take, and looks.
     pub fn rest(&mut self) {
         self.calm = true;
+        self.gateway.calm_down();
         for runner in &mut self.runners {
             runner.refused_dials = 0;
         }
@@ -22,7 +25,7 @@ impl World {
         self.pass(LONG);
         let lasting = self.clients.streams.iter().filter(|(_, client)| client.lasting);
         let lasting: Vec<_> = lasting.map(|(stream, client)| (*stream, client.actor.clone())).collect();
-        for (stream, _actor) in &lasting {
+        for (stream, _) in &lasting {
             self.say_on(*stream);
         }
         for actor in self.clients.actors.clone() {
@@ -42,6 +45,13 @@ impl World {
         }
         if let Some((law, what)) = unsettled {
             return self.broken(law, what);
+        }
+        // Who finds no slot is not woken, and its clients are told.
+        let room = self.room();
+        for (stream, actor) in lasting.into_iter().filter(|_| room) {
+            let open = self.clients.streams.contains_key(&stream);
+            let gone = self.is_destroyed(&actor);
+            self.hold(Law::ASocketStaysOpen, open || gone, || format!("{stream:?} of {actor}"));
         }
         self.check_everything_durable();
         self.nothing_is_said_twice();
@@ -72,6 +82,56 @@ impl World {
 
     /// What the model of the engine leaves open.
     fn engine_unsettled(&mut self) -> Option<(Law, String)> {
+        let engine = self.gateway.engine()?;
+        let mut waits = false;
+        for (id, actor) in &engine.actors {
+            let lives = self.runners.iter().flat_map(|runner| &runner.lives).filter(|(key, _)| key.id == *id);
+            let lives: Vec<_> = lives.map(|(key, life)| (key.clone(), life.serves, life.told_stop)).collect();
+            let fits = match actor.phase {
+                engine::Phase::Running => {
+                    lives.len() == 1 && lives[0].0.generation == actor.generation && lives[0].1 && !lives[0].2
+                }
+                engine::Phase::Sleeping => {
+                    let late = actor.alarm_at.is_some_and(|at| at + ALARM_SLACK_MS < self.now.wall_ms);
+                    lives.is_empty() && !late
+                }
+                engine::Phase::Destroyed => lives.is_empty(),
+                engine::Phase::Pending => {
+                    waits = true;
+                    lives.is_empty()
+                }
+                engine::Phase::Starting | engine::Phase::Stopping(_) | engine::Phase::Backoff => false,
+            };
+            if !fits {
+                return Some((Law::EverybodyAgrees, format!("{id} {actor:?}, and on runners {lives:?}")));
+            }
+        }
+        let left = self.clients.streams.iter().find(|(_, client)| client.lasting && self.clients_actor_gone(client));
+        if let Some((stream, client)) = left {
+            return Some((Law::ARequestEnds, format!("{stream:?} {client:?}, whose actor was deleted")));
+        }
+        if waits {
+            return None;
+        }
+        engine.untaken().map(|what| (Law::ASocketIsReadInOrder, what)).or_else(|| self.rows_unsettled())
+    }
+
+    fn clients_actor_gone(&self, client: &Client) -> bool {
+        self.gateway.engine().is_some_and(|engine| engine.actors.get(&client.actor).is_none_or(engine::Actor::is_gone))
+    }
+
+    /// What clients have said and actors have not taken.
+    fn rows_unsettled(&mut self) -> Option<(Law, String)> {
+        let open = self.clients.streams.iter().filter(|(_, client)| client.lasting);
+        let open: Vec<_> = open.map(|(stream, client)| (*stream, client.actor.clone(), client.said)).collect();
+        for (stream, actor, said) in open {
+            let id = self.wire_id(stream);
+            let taken = self.row(&actor, id);
+            if taken.is_none_or(|(_, taken)| taken != said) {
+                let what = format!("{id} of {actor}: {said} said and {taken:?} taken");
+                return Some((Law::ASocketIsReadInOrder, what));
+            }
+        }
         None
     }
 
@@ -124,6 +184,12 @@ impl World {
         // Who waits for a slot takes nothing.
         let kept = if pending.is_empty() { health.kept_bytes } else { 0 };
         self.sockets_unsettled(health.lasting_sockets, kept, &pending)
+    }
+
+    /// Whether every actor that there is could be awake.
+    fn room(&mut self) -> bool {
+        let slots = usize::try_from(self.conditions.slots).expect("few") * self.runners.len();
+        self.everybody().iter().filter(|actor| !self.is_destroyed(actor)).count() <= slots
     }
 
     /// All actors: those that clients know, and those of which nobody was told because the gateway was killed.

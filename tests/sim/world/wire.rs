@@ -179,13 +179,13 @@ impl World {
         let arrives = self.now.instant + self.travel();
         let back = self.travel();
         let Some(wire) = self.wires.get_mut(&connection) else { return };
-        let mut answer = HANGUP_PATIENCE;
         if !wire.dead {
             let after = wire.up_until.max(arrives) - self.now.instant;
-            answer = answer.min(after + back);
+            let answer = (after + back).max(wire.down_until.saturating_duration_since(self.now.instant));
             self.later(after, Happening::GoneUp(connection));
+            self.later(answer, Happening::Answered(connection, code));
         }
-        self.later(answer, Happening::GoneDown(connection, Ended::Closed { code, reason: String::new() }));
+        self.later(HANGUP_PATIENCE, Happening::GoneDown(connection, Ended::Broken("no answer to the close")));
     }
 
     pub fn gone_at_gateway(&mut self, connection: ConnectionId) {
@@ -213,6 +213,13 @@ impl World {
             Ended::Broken(why) => Disconnect::Broken(why.to_owned()),
         };
         self.tell_runner(runner, Input::Disconnected(disconnect));
+    }
+
+    /// The answer to a runner's close: the gateway has read everything before it.
+    pub fn close_answered(&mut self, connection: ConnectionId, code: u16) {
+        if self.wires.get(&connection).is_some_and(|wire| wire.runner_end && !wire.dead) {
+            self.gone_at_runner(connection, Ended::Closed { code, reason: String::new() });
+        }
     }
 
     /// A runner that hears nothing for long gives its connection up.
