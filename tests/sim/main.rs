@@ -71,7 +71,7 @@ fn replay() {
             run_seeds([seed]);
         }
         None => {
-            run_seeds(regressions::SEEDS.iter().copied());
+            run_seeds(regressions::SEEDS.iter().map(|(seed, _)| *seed));
         }
     }
 }
