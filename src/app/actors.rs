@@ -63,7 +63,9 @@ async fn with_services(settings: &RunSettings, services: Services) -> Result<Hos
     if settings.actors.is_empty() {
         return Ok(Hosts::none(services));
     }
-    as_root(settings)?;
+    if as_root(settings)? {
+        warn!("actors run as root; start the runner as a user of its own to keep them from the rest of the machine");
+    }
     let api = Api::start_with(settings.api, &settings.runtime_dir, services.clone()).await.map_err(|error| {
         error!({ fields::ERROR } = %error, "the actor API does not serve");
         Exit::Misconfigured
@@ -173,15 +175,12 @@ fn host(
     Ok(Arc::new(upstream))
 }
 
-/// A process of root is kept away from nothing by its user, and is no place for the code of actors.
-fn as_root(settings: &RunSettings) -> Result<(), Exit> {
+/// Whether code of actors runs as root, which has to be allowed: its user keeps such a process away from nothing.
+fn as_root(settings: &RunSettings) -> Result<bool, Exit> {
     let runs_code = settings.actors.iter().any(|actor| actor.upstream.is_empty() && actor.user.is_none());
-    if !runs_code || !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    if settings.allow_root {
-        warn!("actors run as root; start the runner as a user of its own to keep them from the rest of the machine");
-        return Ok(());
+    let as_root = runs_code && rustix::process::geteuid().is_root();
+    if !as_root || settings.allow_root {
+        return Ok(as_root);
     }
     error!(
         "actors do not run as root: start the runner as another user, name a user for every actor (user = \"…\" in the \

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -40,7 +40,8 @@ impl Orphans {
         ADOPTING.store(true, Ordering::Release);
         let reaper = async move {
             while ends.recv().await.is_some() {
-                reap();
+                // It may have to wait for a process that just starts.
+                let _ = spawn_blocking(reap).await;
                 // Many end at the same time, and nobody waits for it.
                 sleep(REAP_PAUSE).await;
             }
@@ -88,19 +89,26 @@ pub(super) async fn end(mark: &str, patience: Duration) {
     }
     let (mut pause, give_up) = (Duration::from_millis(1), Instant::now() + patience);
     loop {
-        let left: Vec<Pid> = inherited().into_iter().filter(|orphan| has_mark(*orphan, &[mark])).collect();
-        if left.is_empty() {
-            return;
+        let mark = mark.to_owned();
+        let ending = spawn_blocking(move || end_those_with(&mark));
+        match ending.await {
+            Ok(0) | Err(_) => return,
+            Ok(_) if Instant::now() > give_up => {
+                return warn!("processes that an actor has left behind survive being killed");
+            }
+            Ok(count) => debug!(count, "ending processes that left the group of their actor"),
         }
-        if Instant::now() > give_up {
-            return warn!("processes that an actor has left behind survive being killed");
-        }
-        debug!(count = left.len(), "ending processes that left the group of their actor");
-        left.into_iter().for_each(kill);
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
-        reap();
     }
+}
+
+/// Kills the orphans with this mark, and reaps those that have ended. Answers how many there were.
+fn end_those_with(mark: &str) -> usize {
+    reap();
+    let left: Vec<Pid> = inherited().into_iter().filter(|orphan| has_mark(*orphan, &[mark])).collect();
+    left.iter().copied().for_each(kill);
+    left.len()
 }
 
 /// Kills what lives of an earlier runner have left behind, wherever it is now.
