@@ -28,8 +28,8 @@ pub struct Orphans {
 }
 
 impl Orphans {
-    /// Makes this process inherit orphans. All its children must be started by hosts of this module: others would be
-    /// taken for orphans. Needs a tokio runtime around it.
+    /// Makes this process inherit orphans. Children that it has from now on must be started by hosts of this module:
+    /// others would be taken for orphans. Needs a tokio runtime around it.
     ///
     /// # Errors
     /// When the system does not let us, or does not tell us who our children are.
@@ -37,6 +37,9 @@ impl Orphans {
         let mut ends = signal(SignalKind::child())?;
         fs::read_to_string(format!("/proc/self/task/{}/children", getpid()))?;
         set_child_subreaper(Some(getpid()))?;
+        // Who became this program may have had children, which are somebody's business.
+        let there_already = inherited();
+        own().extend(there_already.into_iter().map(|child| child.as_raw_nonzero().get()));
         ADOPTING.store(true, Ordering::Release);
         let reaper = async move {
             while ends.recv().await.is_some() {

@@ -67,6 +67,22 @@ async fn without_a_cgroup_what_leaves_its_group_is_inherited_and_ended_with_its_
 }
 
 #[tokio::test]
+async fn who_was_there_before_the_daemon_is_none_of_its_orphans() {
+    let seconds = unique(4).to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let starter = ["sh", "-c", &format!("setsid sleep {seconds} >/dev/null 2>&1 & exec \"$0\" \"$@\"")];
+    let arguments = ["run", "--endpoint", "http://127.0.0.1:1", "--admin", "off", "--allow-root", "--actor", "a=true"];
+    let mut daemon = Daemon::start_by(&starter, dir, &arguments, &[]);
+    daemon.record("not connected to the gateway").await;
+    let there = || processes().into_iter().find(|(_, words)| words.last() == Some(&seconds));
+    let (before, _) = wait_for(there).await;
+    daemon.stop().await;
+    assert_eq!(there().map(|(pid, _)| pid), Some(before));
+    let before = rustix::process::Pid::from_raw(before.cast_signed()).unwrap();
+    rustix::process::kill_process(before, rustix::process::Signal::KILL).unwrap();
+}
+
+#[tokio::test]
 async fn what_a_killed_daemon_left_outside_of_cgroups_is_ended_by_the_next() {
     let stage = Stage::start("", "").await;
     let seconds = unique(3);
