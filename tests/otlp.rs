@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 use caller::{Stage, get, write};
 use double::Pool;
+use greenroom::telemetry::metrics::{self, Format, GatewayNumbers};
+use greenroom::telemetry::{Span, SpanKind, collect_spans};
+use process::Daemon;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -100,6 +103,34 @@ async fn a_collector_that_hangs_holds_nobody_up() {
     let began = Instant::now();
     stage.daemon.stop().await;
     assert!(began.elapsed() < PATIENCE, "it ends without the collector");
+}
+
+#[tokio::test]
+async fn an_actor_in_the_daemons_process_is_part_of_the_trace() {
+    let collector = Collector::start("200 OK").await;
+    let endpoint = format!("http://{}/base", collector.address);
+    let arguments = ["dev", "--listen=127.0.0.1:0", "--admin=off", "--otlp-endpoint", &endpoint];
+    let mut dev = Daemon::start(tempfile::tempdir().unwrap(), &arguments);
+    let url = dev.line("curl http").await.trim_start_matches("curl ").to_owned();
+    assert_eq!(get(&url, &[]).await.0, 200);
+    dev.stop().await;
+    let spans = collector.until(2).await;
+    let span = |name: &str| spans.iter().find(|span| span["name"] == name).unwrap_or_else(|| panic!("{spans:#?}"));
+    let (gateway, actor) = (span("gateway request"), span("actor request"));
+    assert_eq!((&actor["parentSpanId"], &actor["kind"]), (&gateway["spanId"], &Value::from(2)));
+    assert_eq!(attribute(actor, "http.response.status_code")["intValue"], "200");
+}
+
+#[test]
+fn what_finds_the_queue_full_is_dropped_and_counted() {
+    // The daemons of the other tests are processes of their own.
+    let mut spans = collect_spans().expect("nobody collects here");
+    for _ in 0..5000 {
+        drop(Span::start(SpanKind::Server, "any", || None));
+    }
+    let counted = metrics::gateway().encode(GatewayNumbers::default(), Format::Text);
+    assert!(counted.contains("\ngreenroom_trace_spans_total{result=\"dropped\"} 904\n"), "{counted}");
+    assert_eq!(std::iter::from_fn(|| spans.try_recv().ok()).count(), 4096);
 }
 
 async fn start(files: &Path, collector: &Collector, pool: &Pool) -> Stage {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
 
 use crate::host::{Gone, Request, Responder, StartActor};
-use crate::telemetry::{self, SpanKind, fields};
+use crate::telemetry::{SpanKind, fields};
 pub(super) use connection::{Address, Driver, Outbound};
 use connection::{Connection, Io, SendError};
 pub use events::is_text;
@@ -74,22 +74,17 @@ impl App {
     /// Passes a client's request to the app, and its answer back.
     pub(super) async fn serve(&self, request: Request, responder: Responder) {
         let head = *request.method == *"HEAD";
-        let parent = || headers::context_of(&request.headers);
-        let mut span = telemetry::Span::start(SpanKind::Client, "actor request", parent);
+        let mut request = request;
+        let mut span = request.begin_span(SpanKind::Client, responder.actor());
+        span.set("greenroom.actor.name", &*self.name);
         let request = match self.build(request) {
-            Ok(mut request) => {
-                headers::continue_trace(request.headers_mut(), &span);
-                request
-            }
+            Ok(request) => request,
             Err(refusal) => {
                 // Without a runner there is no client to tell.
                 let _ = refusal.answer(responder).await;
                 return;
             }
         };
-        span.set("http.request.method", request.method().as_str());
-        span.set("greenroom.actor.name", &*self.name);
-        span.set("greenroom.actor.id", &*responder.actor().id);
         let logged = info_span!("request", { fields::TRACE_ID } = headers::trace_of(request.headers()));
         let served = async {
             match self.exchange(request).await {

@@ -47,6 +47,7 @@ use crate::host::{
     ActorContext, ActorHost, Delivery, EventAnswer, EventError, EventSettings, HostedActor, Request, Responder,
     StartActor, StartError, WebSocket, WebSocketRequest,
 };
+use crate::telemetry::SpanKind;
 
 /// One actor life inside the runner. Its value is made by the function given to [`InProcess::new`] and dropped after
 /// the stop.
@@ -226,11 +227,16 @@ struct Life<A> {
 }
 
 impl<A: Actor> HostedActor for Life<A> {
-    fn request(self: Arc<Self>, request: Request, responder: Responder) -> BoxFuture<'static, ()> {
+    fn request(self: Arc<Self>, mut request: Request, responder: Responder) -> BoxFuture<'static, ()> {
         async move {
+            let mut span = request.begin_span(SpanKind::Server, responder.actor());
             let answered = match caught(self.actor.request(request)).await {
-                Ok(response) => response.send(responder).await,
+                Ok(response) => {
+                    span.status(response.code());
+                    response.send(responder).await
+                }
                 Err(panic) => {
+                    span.failed("the request handler failed");
                     error!(actor = %responder.actor(), %panic, "a request handler failed");
                     Response::text("Internal Server Error").status(500).send(responder).await
                 }

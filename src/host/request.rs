@@ -8,6 +8,7 @@ use greenroom_protocol::{Headers, StreamId};
 use crate::actor::ActorKey;
 use crate::credit::Credit;
 use crate::host::{Body, Call, CallSender, Gone, StreamKey, StreamReply};
+use crate::telemetry::{Span, SpanKind, TRACEPARENT};
 
 /// A client's request, as it was sent.
 #[derive(Debug)]
@@ -22,6 +23,22 @@ pub struct Request {
     pub headers: Headers,
     /// The body.
     pub body: Body,
+}
+
+impl Request {
+    /// Begins the span of serving it, and lets what comes of it belong to that.
+    pub(super) fn begin_span(&mut self, kind: SpanKind, actor: &ActorKey) -> Span {
+        let is_context = |name: &str| name.eq_ignore_ascii_case(TRACEPARENT);
+        let came = || self.headers.iter().find(|(name, _)| is_context(name)).map(|(_, value)| &**value);
+        let mut span = Span::start(kind, "actor request", came);
+        if let Some(traceparent) = span.traceparent() {
+            self.headers.retain(|(name, _)| !is_context(name));
+            self.headers.push((TRACEPARENT.into(), traceparent.into()));
+            span.set("http.request.method", &*self.method);
+            span.set("greenroom.actor.id", &*actor.id);
+        }
+        span
+    }
 }
 
 /// Answers one request, once. Dropped unanswered, it aborts the request, and the gateway may try it elsewhere.

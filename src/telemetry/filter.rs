@@ -158,13 +158,12 @@ static CONTROL: OnceLock<LogControl> = OnceLock::new();
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use tracing::{info_span, warn};
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
     use crate::config::LogSettings;
+    use crate::telemetry::layer::tests::Lines;
     use crate::telemetry::{Form, LogLayer};
 
     #[test]
@@ -182,19 +181,5 @@ mod tests {
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert!(text.contains("\"wanted\"") && text.contains("\"a1\"") && !text.contains("not wanted"), "{text}");
-    }
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
     }
 }

@@ -160,19 +160,6 @@ pub(super) fn trace(headers: &mut HeaderMap) {
     }
 }
 
-/// The trace context of a client's request, as it came.
-pub(super) fn context_of(headers: &Headers) -> Option<&str> {
-    let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(telemetry::TRACEPARENT))?;
-    Some(value)
-}
-
-/// Lets a request belong to a span, if that is noted.
-pub(super) fn continue_trace(headers: &mut HeaderMap, span: &telemetry::Span) {
-    if let Some(traceparent) = span.traceparent() {
-        headers.insert(telemetry::TRACEPARENT, printable(&traceparent));
-    }
-}
-
 /// The trace that a request belongs to.
 pub(super) fn trace_of(headers: &HeaderMap) -> Option<&str> {
     telemetry::trace_id(headers.get(telemetry::TRACEPARENT)?.to_str().ok()?)

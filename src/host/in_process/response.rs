@@ -73,6 +73,11 @@ impl Response {
         }
     }
 
+    /// The status.
+    pub(super) fn code(&self) -> u16 {
+        self.status
+    }
+
     /// Sets the status.
     pub fn status(self, status: u16) -> Self {
         Response { status, ..self }
