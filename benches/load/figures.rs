@@ -135,8 +135,7 @@ impl Row {
     /// The median of a side.
     pub fn median(&self, side: Side) -> Option<f64> {
         let mut values = self.values(side)?.to_vec();
-        values.sort_by(f64::total_cmp);
-        Some(values[values.len() / 2])
+        Some(middle(&mut values))
     }
 
     /// How much better we are than that side.
@@ -151,8 +150,11 @@ impl Row {
         };
         // A round in which nothing was finished at all says nothing.
         ratios.retain(|ratio| ratio.is_finite());
-        ratios.sort_by(f64::total_cmp);
-        Some(Ratio { median: *ratios.get(ratios.len() / 2)?, least: *ratios.first()?, most: *ratios.last()? })
+        if ratios.is_empty() {
+            return None;
+        }
+        let median = middle(&mut ratios);
+        Some(Ratio { median, least: *ratios.first()?, most: *ratios.last()? })
     }
 
     fn values(&self, side: Side) -> Option<&[f64]> {
@@ -167,6 +169,13 @@ impl Row {
     fn is(&self, part: Part, load: &str, quantity: Quantity) -> bool {
         self.part == part && self.load == load && self.quantity == quantity
     }
+}
+
+/// The median; sorts.
+fn middle(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let (left, right) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+    f64::midpoint(left, right)
 }
 
 impl Quantity {

@@ -95,7 +95,9 @@ impl Wire {
 
     /// Sends the command that starts a new actor, and answers its id.
     pub fn start_actor(&mut self) -> String {
-        let id = format!("actor{:025}", self.next_actor);
+        // Like real ones, these differ from their first letters on.
+        let id =
+            format!("{:016x}{:014}", u64::from(self.next_actor).wrapping_mul(0x9e37_79b9_7f4a_7c15), self.next_actor);
         self.next_actor += 1;
         let config =
             ActorConfig { name: "bench".into(), key: Some("key".into()), create_ts: 1_700_000_000_000, input: None };
