@@ -39,6 +39,7 @@ pub struct OpenStream {
 pub struct StreamLink {
     uplink: Uplink,
     asides: mpsc::UnboundedSender<Aside>,
+    over: bool,
 }
 
 /// What a client sends goes this way; dropped, it says nothing.
@@ -140,6 +141,7 @@ impl GatewayHandle {
                 memory: self.uploads.clone(),
             },
             asides: self.asides.clone(),
+            over: false,
         };
         let order = Order::Open { stream: link.uplink.stream, open: stream, reply };
         self.orders.send(order).await.map_err(|_| stopped())?;
@@ -313,6 +315,11 @@ impl StreamLink {
         self.uplink.clone()
     }
 
+    /// Both ends have said their last: the driver has forgotten the stream and need not be told.
+    pub(super) fn over(mut self) {
+        self.over = true;
+    }
+
     /// The client has taken as much of the response as one grant of credit is for.
     pub(super) fn took(&self) {
         // A driver that is gone sends nothing more.
@@ -322,6 +329,9 @@ impl StreamLink {
 
 impl Drop for StreamLink {
     fn drop(&mut self) {
+        if self.over {
+            return;
+        }
         // Behind what was sent before, when there is room; otherwise past it, rather than not at all.
         if self.uplink.orders.try_send(Order::ClientGone { stream: self.uplink.stream }).is_err() {
             // A driver that is gone has no stream left to end.

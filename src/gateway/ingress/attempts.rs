@@ -162,7 +162,15 @@ impl Ingress {
         let cut = pump.as_mut().and_then(Pump::failure);
         let attempt = match answer {
             Ok((status, headers, body, more)) => {
-                let head = Head { status, headers, body, rest: more.then_some((events, link)), upload: None };
+                let rest = if more {
+                    Some((events, link))
+                } else {
+                    if pump.is_none() {
+                        link.over();
+                    }
+                    None
+                };
+                let head = Head { status, headers, body, rest, upload: None };
                 match deferral(&head) {
                     Some((code, ran)) => Attempt::Deferred { head, code, ran },
                     None => return Attempt::Answered(Head { upload: pump, ..head }),

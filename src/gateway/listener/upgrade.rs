@@ -84,7 +84,10 @@ async fn serve(listener: Arc<Listener>, upgrade: OnUpgrade, admitted: Result<Hel
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%error, "runner left during the upgrade"),
     };
-    let config = WebSocketConfig::default().max_frame_size(Some(FRAME_MAX)).max_message_size(Some(FRAME_MAX));
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .max_frame_size(Some(FRAME_MAX))
+        .max_message_size(Some(FRAME_MAX));
     // The plain socket, without the layers that HTTP needed.
     match upgraded.downcast::<TokioIo<Patient>>() {
         Ok(parts) => {
@@ -202,6 +205,10 @@ const TOKEN: &str = "rivet_token.";
 const FEATURES: HeaderName = HeaderName::from_static(FEATURES_HEADER);
 const FORBIDDEN: &str = "api.forbidden";
 const INVALID_URL: &str = "ws.invalid_url";
+
+/// The most that is read from a runner at once, in bytes. The WebSocket library clears as much before every try to read,
+/// also when there is nothing.
+const READ_BUFFER: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
