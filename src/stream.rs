@@ -1,6 +1,7 @@
 //! Streams as actors see them, and what an actor says on one.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -8,12 +9,19 @@ use greenroom_protocol::{Headers, StreamId};
 
 /// One opening of a stream. A gateway tries again under the same id, also at the same life of an actor; the number
 /// keeps the answers of an abandoned try out of the next one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamKey {
     /// The stream's id at the gateway, the same in every try.
     pub id: StreamId,
     /// Which opening of it; never the same twice in a session.
     pub opening: u64,
+}
+
+/// The opening alone tells keys apart.
+impl Hash for StreamKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.opening);
+    }
 }
 
 /// A piece of an answer on a stream.

@@ -1,6 +1,6 @@
 //! The one loop that owns the session.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::host::{ActorHandle, ActorHost, Call, CallSender, KvError, StartActor}
 use crate::runner::handle::Command;
 use crate::runner::journal::Journal;
 use crate::runner::observer::{LifeWish, Observer};
-use crate::runner::streams::Streams;
+use crate::runner::streams::{Counted, Streams};
 use crate::runner::{ActorInfo, Identity, RunnerHandle, Status};
 use crate::session::{DialFailure, Disconnect, Exit, Input, LinkStatus, Session, Settings};
 use crate::socket::{Closed, Connection, DialError, Received, Target, dial};
@@ -28,7 +28,7 @@ pub(super) struct Driver {
     pub(super) hosts: BTreeMap<Arc<str>, Arc<dyn ActorHost>>,
     pub(super) actors: BTreeMap<ActorKey, Hosted>,
     pub(super) streams: Streams,
-    pub(super) storage: HashMap<u64, oneshot::Sender<Result<KvResponse, KvError>>>,
+    pub(super) storage: Counted<u64, oneshot::Sender<Result<KvResponse, KvError>>>,
     pub(super) socket: SocketState,
     pub(super) calls: CallSender,
     pub(super) journal: Option<Journal>,
@@ -92,7 +92,7 @@ impl Driver {
             hosts,
             actors: BTreeMap::new(),
             streams: Streams::default(),
-            storage: HashMap::new(),
+            storage: Counted::default(),
             socket: SocketState::None,
             calls: calls.clone(),
             journal,
@@ -117,7 +117,7 @@ impl Driver {
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         loop {
-            self.perform_effects();
+            self.perform_effects(Instant::now());
             if let Some(exit) = self.exit.take() {
                 return self.finish(exit, &mut calls).await;
             }
@@ -188,7 +188,7 @@ impl Driver {
                             self.session.handle(Input::Disconnected(disconnect(closed)), now);
                         }
                     }
-                    self.perform_effects();
+                    self.perform_effects(now);
                 }
             }
             Event::Calls(calls) => {
@@ -197,7 +197,7 @@ impl Driver {
                     && let Some(call) = self.held_calls.pop_front()
                 {
                     self.take_call(call, now);
-                    self.perform_effects();
+                    self.perform_effects(now);
                 }
             }
             Event::Command(Some(command)) => self.take_command(command, now),

@@ -20,8 +20,8 @@ use crate::telemetry::metrics::Overrun;
 
 impl Driver {
     /// Performs effects until there are none.
-    pub(super) fn perform_effects(&mut self) {
-        while let Some(effect) = self.session.poll_effect(Instant::now()) {
+    pub(super) fn perform_effects(&mut self, now: Instant) {
+        while let Some(effect) = self.session.poll_effect(now) {
             self.perform(effect);
         }
     }

@@ -3,7 +3,7 @@
 //! Decides nothing and is asked by nobody who does. Holds the lives of now, the ends of the last [`ENDED_MAX`] lives,
 //! and the beginning of each open stream and storage request.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,6 +11,7 @@ use greenroom_protocol::{EventWrapper, KvRequest, KvResponse};
 
 use crate::actor::{ActorKey, Outcome, StopReason};
 use crate::host::{AwakeReason, KvError, StartActor};
+use crate::runner::streams::Counted;
 use crate::stream::{StreamKey, StreamReply};
 use crate::telemetry::metrics::{self, ActorMetrics, KvOperation, KvResult, Overrun, RunnerMetrics, State};
 
@@ -22,8 +23,8 @@ pub(super) struct Observer {
     lives: BTreeMap<ActorKey, Life>,
     ended: VecDeque<ActorLife>,
     census: BTreeMap<Arc<str>, [usize; 3]>,
-    streams: HashMap<StreamKey, Open>,
-    storage: HashMap<u64, (KvOperation, Instant)>,
+    streams: Counted<StreamKey, Open>,
+    storage: Counted<u64, (KvOperation, Instant)>,
     link: Link,
 }
 
@@ -124,8 +125,8 @@ impl Observer {
             lives: BTreeMap::new(),
             ended: VecDeque::new(),
             census: BTreeMap::new(),
-            streams: HashMap::new(),
-            storage: HashMap::new(),
+            streams: Counted::default(),
+            storage: Counted::default(),
             link: Link::Never,
         }
     }

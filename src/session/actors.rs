@@ -120,6 +120,10 @@ impl Actors {
     pub(super) fn add(&mut self, life: Life) {
         let lives = self.lives.entry(life.key.id.clone()).or_default();
         if let Err(place) = place(lives, life.key.generation) {
+            if lives.is_empty() {
+                // Most actors have one life at a time; a vector that grows takes room for four.
+                lives.reserve_exact(1);
+            }
             self.live += usize::from(life.is_live());
             lives.insert(place, life);
         }
