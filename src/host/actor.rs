@@ -39,7 +39,7 @@ pub fn supervise(host: Arc<dyn ActorHost>, start: StartActor, calls: CallSender)
     let context = ActorContext::with_events(Arc::new(start.clone()), calls.clone(), Events::new(host.events()));
     let admission = Arc::new(Admission::new(context.events().activity().clone()));
     let inner = Inner { host: host.clone(), context: context.clone(), wish, admission: admission.clone() };
-    tokio::spawn(Life { host, admission, wishes, calls, context }.run(start).instrument(span));
+    tokio::spawn(Life { host, admission, wishes, calls, context }.run(Box::new(start)).instrument(span));
     ActorHandle { inner: Arc::new(inner) }
 }
 
@@ -313,19 +313,20 @@ struct Life {
 }
 
 impl Life {
-    async fn run(mut self, start: StartActor) {
+    /// What is boxed here and below is gone while the actor just runs, which may be for days and for very many actors.
+    async fn run(mut self, start: Box<StartActor>) {
         let key = start.key.clone();
         let outcome = caught(self.live(start)).await.unwrap_or_else(Outcome::Failed);
-        self.admission.end(self.context.events()).await;
+        Box::pin(self.admission.end(self.context.events())).await;
         // Without a runner nobody is left to tell.
         let _ = self.calls.send(Call::Ended(key, outcome)).await;
     }
 
-    async fn live(&mut self, start: StartActor) -> Outcome {
+    async fn live(&mut self, start: Box<StartActor>) -> Outcome {
         let key = start.key.clone();
         let context = self.context.clone();
         let began = Instant::now();
-        let (actor, notes) = match self.start(start, context.clone()).await {
+        let (actor, notes) = match Box::pin(self.start(start, context.clone())).await {
             Ok(Some(started)) => started,
             Ok(None) => {
                 info!("stopped before it was ready");
@@ -353,12 +354,12 @@ impl Life {
     }
 
     /// Starts the actor, and reads meanwhile what earlier lives have noted; `Ok(None)` when a stop came first.
-    async fn start(&mut self, start: StartActor, context: ActorContext) -> Result<Option<Started>, StartError> {
+    async fn start(&mut self, start: Box<StartActor>, context: ActorContext) -> Result<Option<Started>, StartError> {
         let limit = self.host.start_timeout();
         let host = self.host.clone();
         let may_have_notes = context.events().may_have_notes(&start);
         let notes_context = context.clone();
-        let starting = caught(async move { host.start(start, context).await });
+        let starting = caught(async move { host.start(*start, context).await });
         let mut actor = None;
         let both = async {
             let starting = async {
@@ -401,7 +402,7 @@ impl Life {
             biased;
             end = &mut ended => {
                 // What it has taken before it crashed becomes durable, and the clients hear the answers.
-                let _ = timeout(SETTLE, context.events().quiesce()).await;
+                let _ = Box::pin(timeout(SETTLE, context.events().quiesce())).await;
                 return unasked(end, actor, context);
             }
             wish = wished(&mut self.wishes, Wish::Stop(StopReason::Stop)) => wish,
@@ -409,7 +410,7 @@ impl Life {
         if let Wish::Stop(reason) = wish {
             let deadline = Instant::now() + self.host.stop_grace();
             info!(reason = reason.as_str(), grace_ms = millis(self.host.stop_grace()), "stopping actor");
-            let stopping = self.admission.clone().stop(actor.clone(), context.events(), reason, deadline);
+            let stopping = Box::pin(self.admission.clone().stop(actor.clone(), context.events(), reason, deadline));
             tokio::select! {
                 biased;
                 end = &mut ended => return asked(end),

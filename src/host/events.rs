@@ -73,7 +73,7 @@ struct Inner {
     /// Set when the actor asks for its events.
     pull: OnceLock<Arc<Pull>>,
     /// What came before the engine runs; it takes this.
-    inputs: Mutex<Option<mpsc::Receiver<Input>>>,
+    inputs: Mutex<Option<mpsc::Receiver<Box<Input>>>>,
     tasks: TaskTracker,
     over: CancellationToken,
 }
@@ -221,7 +221,7 @@ impl Events {
             Table::restore(notes, hibernating, Rules::default(), rand::random(), std::time::Instant::now());
         let Restored { sockets, unknown } = restored;
         let teller = Teller::new(actor.clone(), self.clone());
-        self.spawn(Engine::new(table, inputs, teller, context.clone()).run());
+        self.spawn(Box::new(Engine::new(table, inputs, teller, context.clone())).run());
         (sockets, unknown)
     }
 

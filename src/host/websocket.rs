@@ -43,15 +43,16 @@ pub enum Frame {
     },
 }
 
-/// Feeds the client's frames to a [`WebSocket`]; bounded by [`WebSocket::BACKLOG`].
-pub type WebSocketFeed = mpsc::Sender<Frame>;
+/// Feeds the client's frames to a [`WebSocket`]; bounded by [`WebSocket::BACKLOG`]. Boxed, because a channel has room for
+/// many from the beginning, and most sockets are silent.
+pub type WebSocketFeed = mpsc::Sender<Box<Frame>>;
 
 /// A client's socket. The actor first accepts or refuses it; dropped, it closes: with 1000, or 1011 in a panic. One that
 /// may outlive the actor's process stays open when dropped, and the next life has it again.
 #[derive(Debug)]
 pub struct WebSocket {
     sender: WebSocketSender,
-    frames: mpsc::Receiver<Frame>,
+    frames: mpsc::Receiver<Box<Frame>>,
     accepted: bool,
     lasting: bool,
     closed: bool,
@@ -88,7 +89,7 @@ impl WebSocket {
     }
 
     /// Takes the socket apart; from now on nothing closes it by being dropped.
-    pub(super) fn detach(mut self) -> (StreamKey, mpsc::Receiver<Frame>) {
+    pub(super) fn detach(mut self) -> (StreamKey, mpsc::Receiver<Box<Frame>>) {
         self.lasting = true;
         let frames = std::mem::replace(&mut self.frames, mpsc::channel(1).1);
         (self.sender.key, frames)
@@ -122,7 +123,7 @@ impl WebSocket {
 
     /// The next frame; `None` when the runner has dropped the socket. Cancelling loses nothing.
     pub async fn receive(&mut self) -> Option<Frame> {
-        let frame = self.frames.recv().await;
+        let frame = self.frames.recv().await.map(|frame| *frame);
         if matches!(frame, None | Some(Frame::Closed { .. })) {
             self.closed = true;
         }

@@ -15,7 +15,8 @@ use super::sockets::Wish;
 use super::table::{Effect, SocketError, Table, Ticket};
 use crate::host::{ActorContext, Call, Frame, KvError, StreamKey, WebSocket, WebSocketRequest};
 
-/// What comes to the engine; bounded, and its senders wait.
+/// What comes to the engine; bounded, and its senders wait. Boxed on its way, because a channel has room for many from
+/// the beginning, and most are empty.
 #[derive(Debug)]
 pub(in crate::host) enum Input {
     /// A client wants a socket.
@@ -33,7 +34,7 @@ pub(in crate::host) enum Input {
 /// The engine of one life, from when the actor runs.
 pub(in crate::host) struct Engine {
     table: Table,
-    inputs: mpsc::Receiver<Input>,
+    inputs: mpsc::Receiver<Box<Input>>,
     teller: Teller,
     context: ActorContext,
     tellings: JoinSet<(StreamId, Told)>,
@@ -43,7 +44,7 @@ pub(in crate::host) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(table: Table, inputs: mpsc::Receiver<Input>, teller: Teller, context: ActorContext) -> Self {
+    pub(super) fn new(table: Table, inputs: mpsc::Receiver<Box<Input>>, teller: Teller, context: ActorContext) -> Self {
         Engine {
             table,
             inputs,
@@ -56,8 +57,23 @@ impl Engine {
         }
     }
 
-    /// Runs until it is dropped with the life.
-    pub(in crate::host) async fn run(mut self) {
+    /// Runs until it is dropped with the life. Most actors have no socket for most of the time: what the loop takes is
+    /// taken when there is something to do.
+    pub(in crate::host) async fn run(mut self: Box<Self>) {
+        let first = self.table.poll_effect();
+        if first.is_none() && self.table.poll_timeout().is_none() {
+            match self.inputs.recv().await {
+                Some(input) => self.take(*input),
+                None => return,
+            }
+        }
+        Box::pin(self.serve(first)).await;
+    }
+
+    async fn serve(mut self: Box<Self>, first: Option<Effect>) {
+        if let Some(effect) = first {
+            self.perform(effect).await;
+        }
         loop {
             while let Some(effect) = self.table.poll_effect() {
                 self.perform(effect).await;
@@ -65,7 +81,7 @@ impl Engine {
             let due = self.table.poll_timeout();
             tokio::select! {
                 input = self.inputs.recv() => match input {
-                    Some(input) => self.take(input),
+                    Some(input) => self.take(*input),
                     None => return,
                 },
                 Some(told) = self.tellings.join_next() => match told {
@@ -160,7 +176,7 @@ impl Engine {
 
 /// Hands the frames of one stream to the engine until it ends; dropped before that, it says so.
 pub(in crate::host) async fn forward(
-    engine: mpsc::Sender<Input>,
+    engine: mpsc::Sender<Box<Input>>,
     request: Option<WebSocketRequest>,
     socket: WebSocket,
 ) {
@@ -170,12 +186,12 @@ pub(in crate::host) async fn forward(
         Some(request) => Input::Opened(request, stream),
         None => Input::Reattached(stream),
     };
-    if end.engine.send(first).await.is_err() {
+    if end.engine.send(Box::new(first)).await.is_err() {
         return;
     }
     while let Some(frame) = frames.recv().await {
-        let last = matches!(frame, Frame::Closed { .. });
-        if end.engine.send(Input::Frame(stream, frame)).await.is_err() {
+        let last = matches!(*frame, Frame::Closed { .. });
+        if end.engine.send(Box::new(Input::Frame(stream, *frame))).await.is_err() {
             return;
         }
         if last {
@@ -186,7 +202,7 @@ pub(in crate::host) async fn forward(
 }
 
 struct SaysDetached {
-    engine: mpsc::Sender<Input>,
+    engine: mpsc::Sender<Box<Input>>,
     stream: Option<StreamKey>,
 }
 
@@ -194,7 +210,7 @@ impl Drop for SaysDetached {
     fn drop(&mut self) {
         use mpsc::error::TrySendError;
         let Some(stream) = self.stream.take() else { return };
-        if let Err(TrySendError::Full(input)) = self.engine.try_send(Input::Detached(stream)) {
+        if let Err(TrySendError::Full(input)) = self.engine.try_send(Box::new(Input::Detached(stream))) {
             let engine = self.engine.clone();
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move {

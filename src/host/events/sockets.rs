@@ -12,7 +12,7 @@ use crate::host::Outgoing;
 /// The sockets of an actor that takes them as events. Cheap to clone; whoever holds it may send at any time.
 #[derive(Clone, Debug)]
 pub struct Sockets {
-    engine: Option<mpsc::Sender<Input>>,
+    engine: Option<mpsc::Sender<Box<Input>>>,
 }
 
 /// Something wanted of the engine, with the way back.
@@ -30,11 +30,11 @@ pub(in crate::host) enum Wish {
 type Answer<T> = oneshot::Sender<Result<T, SocketError>>;
 
 impl Sockets {
-    pub(in crate::host) fn new(engine: Option<mpsc::Sender<Input>>) -> Self {
+    pub(in crate::host) fn new(engine: Option<mpsc::Sender<Box<Input>>>) -> Self {
         Sockets { engine }
     }
 
-    pub(in crate::host) fn engine(&self) -> Option<&mpsc::Sender<Input>> {
+    pub(in crate::host) fn engine(&self) -> Option<&mpsc::Sender<Box<Input>>> {
         self.engine.as_ref()
     }
 
@@ -105,7 +105,7 @@ impl Sockets {
     async fn ask<T>(&self, wish: impl FnOnce(oneshot::Sender<T>) -> Wish) -> Result<T, SocketError> {
         let engine = self.engine.as_ref().ok_or(SocketError::NotServed)?;
         let (answer, answered) = oneshot::channel();
-        engine.send(Input::Wish(wish(answer))).await.map_err(|_| SocketError::Over)?;
+        engine.send(Box::new(Input::Wish(wish(answer)))).await.map_err(|_| SocketError::Over)?;
         answered.await.map_err(|_| SocketError::Over)
     }
 }
