@@ -36,6 +36,8 @@ pub(super) struct Life {
     /// The gateway wants it stopped.
     pub(super) stop_commanded: bool,
     pub(super) events: Outbox<Event>,
+    /// The index of the event that says that it runs.
+    pub(super) running_at: Option<i64>,
     /// An alarm that found no room among the unacknowledged events; the last one counts.
     pub(super) held_alarm: Option<Option<i64>>,
     /// The highest command index seen.
@@ -249,6 +251,7 @@ impl Life {
             sleep_held: false,
             stop_commanded: false,
             events: Outbox::new(first_event, UNACKED_MAX),
+            running_at: None,
             held_alarm: None,
             last_command: -1,
             told_outcome: None,

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use greenroom_protocol::{Checkpoint, Event, EventWrapper, Version};
+use greenroom_protocol::{Checkpoint, Event, EventWrapper, ToServer, Version};
 
-use super::actors::{Phase, UNACKED_MAX};
+use super::actors::{Life, Phase, UNACKED_MAX};
 use crate::actor::ActorKey;
-use crate::session::Session;
+use crate::session::{Effect, Session};
 
 impl Session {
     /// Everything that was not sent on this connection, up to a batch.
@@ -27,6 +27,19 @@ impl Session {
             self.actors.settle(&key, now);
         }
         (!events.is_empty()).then_some(events)
+    }
+
+    /// Says once more of every life that runs that it does, after a reconnect. A gateway of ours that was started again
+    /// may have forgotten a life that it had told to stop, and would never hear of it: what was acknowledged is not sent
+    /// again. Of what it knows, this is a repeat.
+    pub(super) fn affirm_running(&mut self) {
+        if self.link.features.are_none() {
+            return;
+        }
+        let affirmed: Vec<EventWrapper> = self.actors.iter().filter_map(Life::affirmation).collect();
+        for batch in affirmed.chunks(BATCH) {
+            self.effects.push_back(Effect::Send(ToServer::Events(batch.to_vec())));
+        }
     }
 
     pub(super) fn acknowledge_events(&mut self, checkpoints: &[Checkpoint]) {
@@ -70,6 +83,16 @@ impl Session {
     /// Every event was acknowledged.
     pub(super) fn events_acknowledged(&self) -> bool {
         self.actors.iter().all(|life| life.events.is_empty())
+    }
+}
+
+impl Life {
+    /// The acknowledged event that says that it runs, if it still does.
+    fn affirmation(&self) -> Option<EventWrapper> {
+        let index = self.running_at.filter(|_| matches!(self.phase, Phase::Running) && !self.orphan)?;
+        let acknowledged = self.events.iter().next().is_none_or(|(first, _)| first > index);
+        let checkpoint = Checkpoint { actor_id: self.actor_id.clone(), generation: self.key.generation, index };
+        acknowledged.then_some(EventWrapper { checkpoint, event: Event::Running })
     }
 }
 

@@ -15,6 +15,7 @@ impl Session {
         match life.phase {
             Phase::Starting => {
                 life.phase = Phase::Running;
+                life.running_at = Some(life.events.next_index());
                 self.actors.push_event(key, Event::Running);
                 self.sockets_of_running(key, now);
             }

@@ -225,6 +225,7 @@ impl Session {
         self.effects.push_back(Effect::Connected { runner_id, lost_after });
         self.announce_drain();
         self.flush_acknowledgements();
+        self.affirm_running();
         self.resend_storage();
         self.resend_tunnel();
         self.resume_sockets(now);
