@@ -166,6 +166,22 @@ fn restarts_come_at_once_and_then_ever_later_until_it_ran_well() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_makes_no_restart_later_than_the_latest() {
+    let mut world = World::new();
+    let runner = world.connect("key");
+    let life = world.running(&runner, CrashPolicy::Restart);
+    world.events(&runner, &life, 1, [failed("first")]);
+    let life = world.started(&runner);
+    world.events(&runner, &life, 0, [failed("again")]);
+    assert_eq!(world.phase(&life.actor_id), Phase::Backoff);
+    world.now.wall_ms -= 3_600_000;
+    let mut world = world.restart();
+    let runner = world.connect("key");
+    world.live(&[&runner], 513 * SECOND);
+    assert_eq!(world.started(&runner).generation, life.generation + 1);
+}
+
+#[test]
 fn an_actor_that_does_not_start_in_time_is_given_up_and_its_runner_told() {
     let mut world = World::new();
     let runner = world.connect_as("key", init(1), Features::default(), Version::V7);

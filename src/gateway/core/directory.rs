@@ -7,6 +7,7 @@ use bytestring::ByteString;
 use greenroom_protocol::delivery::{Cursor, Outbox};
 
 use super::commands::{self, Order};
+use super::rules;
 use super::timers::Timer;
 use super::{Boot, CallId, Core, Effect, Now, StreamRef};
 use crate::store::{ActorName, ActorRecord, Change, CrashPolicy, NamespaceRecord, Phase, RunnerConfigRecord};
@@ -148,7 +149,9 @@ impl Core {
                 return;
             }
             Phase::Backoff => {
+                // A clock that was set back meanwhile makes no delay longer than the longest.
                 let due = now.instant_of(record.reschedule_ts.unwrap_or(now.wall_ms));
+                let due = due.min(now.instant + rules::RESTART_DELAY_MAX);
                 self.take_in(record);
                 self.timers.set(Timer::Actor(id), due);
                 return;

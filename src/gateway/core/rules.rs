@@ -74,6 +74,8 @@ pub(super) fn restart_delay(restarts: u32, random: &mut Random) -> Duration {
 
 /// The engine's bound: 512 seconds.
 const DOUBLINGS_MAX: u32 = 8;
+/// No restart is delayed for longer.
+pub(super) const RESTART_DELAY_MAX: Duration = Duration::from_millis((2_000 << DOUBLINGS_MAX) + 500);
 
 #[cfg(test)]
 mod tests {
