@@ -33,6 +33,8 @@ pub enum Law {
     NotTakenMeansNotRun,
     /// A client gets the answer to its own request.
     AnAnswerIsToItsRequest,
+    /// A body that comes in pieces comes in order and whole, or is broken off.
+    ABodyIsWhole,
     /// What a client says on a socket that hibernates reaches the actor in order, none skipped, none twice.
     ASocketIsReadInOrder,
     /// Such a socket is closed by its client, its actor, or with its actor; not because anything works badly for a while.

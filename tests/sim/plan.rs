@@ -7,6 +7,9 @@ use greenroom::protocol::Version;
 
 use crate::dice::Dice;
 
+/// Seeds from here on stand for harsher runs, in which more breaks and more happens.
+pub const HARSH: u64 = 1_000_000;
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -66,8 +69,9 @@ pub enum Step {
     Pass(u64),
     /// Time passes and nobody gets to run meanwhile.
     Freeze(u64),
-    /// The wall clock is set forward.
+    /// The wall clock is set forward, or back.
     SetClock(u64),
+    SetClockBack(u64),
     /// A connection breaks; what was on its way is lost.
     Cut {
         runner: usize,
@@ -152,6 +156,15 @@ pub enum Step {
         pick: u64,
         repeatable: bool,
     },
+    /// A request whose body comes in pieces.
+    Upload {
+        pick: u64,
+        pieces: u32,
+    },
+    /// A piece of one, or the last.
+    UploadMore {
+        pick: u64,
+    },
     OpenSocket {
         pick: u64,
         lasting: bool,
@@ -169,7 +182,8 @@ impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let conditions = Conditions::new(&mut dice, seed % 4 == 3);
-        let faults = dice.pick(&[0, 10, 25, 50, 100]);
+        let harsh = seed >= HARSH;
+        let faults = if harsh { dice.pick(&[30, 60, 120, 200]) } else { dice.pick(&[0, 10, 25, 50, 100]) };
         let steps = dice.between(40, 160);
         let mut planned = vec![Planned { step: Step::Pass(2_000), salt: dice.roll() }];
         for _ in 0..3 {
@@ -177,7 +191,9 @@ impl Plan {
             planned.push(Planned { step, salt: dice.roll() });
         }
         planned.extend((0..steps).map(|_| {
-            let step = Step::draw(&mut dice, faults, conditions.runners);
+            let rare = harsh && dice.percent(12);
+            let step =
+                if rare { Step::draw_rare(&mut dice) } else { Step::draw(&mut dice, faults, conditions.runners) };
             Planned { step, salt: dice.roll() }
         }));
         Plan { seed, conditions, steps: planned }
@@ -239,6 +255,16 @@ impl Conditions {
 }
 
 impl Step {
+    /// What only harsh runs have.
+    fn draw_rare(dice: &mut Dice) -> Self {
+        let pick = dice.roll() >> 8;
+        match dice.below(10) {
+            0..3 => Step::Upload { pick, pieces: u32::try_from(dice.between(1, 4)).expect("small") },
+            3..9 => Step::UploadMore { pick },
+            _ => Step::SetClockBack(dice.between(1, 3_600_000)),
+        }
+    }
+
     /// A step; of those that break something, this many of a hundred.
     fn draw(dice: &mut Dice, faults: u64, runners: usize) -> Self {
         let runner = usize::try_from(dice.below(runners as u64)).expect("small");

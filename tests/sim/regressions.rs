@@ -5,5 +5,6 @@ pub const SEEDS: &[(u64, &str)] = &[
     (290, "a drained runner took an end for known that was lost on its way; the actor was never heard of again"),
     (247, "the same with the engine, which leaves ends without an acknowledgement"),
     (551, "three questions after missing messages were asked before the first could be answered"),
+    (100_062, "a gateway that was killed forgot what it had told to stop, and the life went on for ever"),
     (5603, "an eviction while the connection closed was taken for the answer to the close"),
 ];

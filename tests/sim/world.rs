@@ -60,6 +60,8 @@ pub struct Tally {
     pub writes: u64,
     pub crashes: u64,
     pub reconnects: u64,
+    /// Other processes under the key of a runner.
+    pub doubles: u64,
 }
 
 /// Something that will happen at its time.
@@ -109,6 +111,7 @@ impl Tally {
         self.writes += other.writes;
         self.crashes += other.crashes;
         self.reconnects += other.reconnects;
+        self.doubles += other.doubles;
     }
 }
 
@@ -182,6 +185,7 @@ impl World {
                 self.pass(Duration::ZERO);
             }
             Step::SetClock(millis) => self.now.wall_ms += i64::try_from(millis).expect("small"),
+            Step::SetClockBack(millis) => self.now.wall_ms -= i64::try_from(millis).expect("small"),
             Step::Cut { runner } => self.cut(runner),
             Step::HalfOpen { runner, both } => self.half_open(runner, both),
             Step::Stall { runner, up, millis } => self.stall(runner, up, Duration::from_millis(millis)),
@@ -204,6 +208,8 @@ impl World {
             Step::Create { key, policy } => self.create(key, policy),
             Step::Destroy { pick } => self.destroy(pick),
             Step::Ask { pick, repeatable } => self.ask(pick, repeatable),
+            Step::Upload { pick, pieces } => self.upload(pick, pieces),
+            Step::UploadMore { pick } => self.upload_more(pick),
             Step::OpenSocket { pick, lasting } => self.open_socket(pick, lasting),
             Step::Say { pick } => self.say(pick),
             Step::Leave { pick, politely } => self.leave(pick, politely),

@@ -37,6 +37,8 @@ pub struct Client {
     pub lasting: bool,
     /// How many messages the client has sent.
     pub said: u32,
+    /// How many pieces of the body are to come.
+    uploads: u32,
     heard: u64,
 }
 
@@ -183,6 +185,56 @@ impl World {
         self.open(actor, Kind::Ask { number }, head);
     }
 
+    /// A request whose body comes in pieces. It is tried once, since nobody has kept what was sent.
+    pub fn upload(&mut self, pick: u64, pieces: u32) {
+        let Some(actor) = self.any_actor(pick).filter(|_| self.gateway.is_up() && !self.conditions.engine) else {
+            return;
+        };
+        let number = self.number();
+        let request = Request { actor: actor.clone(), repeatable: false, tries: TRIES_MAX, runs: 0, over: false };
+        self.clients.requests.insert(number, request);
+        let head = StreamHead::Request {
+            method: "POST".into(),
+            path: format!("/ask/{number}").into(),
+            headers: Vec::new(),
+            body: Some(format!("{pieces}.").into()),
+            more: true,
+        };
+        let stream = self.open(actor, Kind::Ask { number }, head);
+        if let Some(client) = self.clients.streams.get_mut(&stream) {
+            client.uploads = pieces;
+        }
+    }
+
+    pub fn upload_more(&mut self, pick: u64) {
+        let uploads = self.clients.streams.iter().filter(|(_, client)| client.uploads > 0);
+        let all: Vec<StreamRef> = uploads.map(|(stream, _)| *stream).collect();
+        if !all.is_empty() {
+            self.send_piece(all[place(pick, all.len())]);
+        }
+    }
+
+    /// Sends the next piece of a body; each says how many follow.
+    pub fn send_piece(&mut self, stream: StreamRef) {
+        let Some(client) = self.clients.streams.get_mut(&stream).filter(|client| client.uploads > 0 && client.opened)
+        else {
+            return;
+        };
+        client.uploads -= 1;
+        let left = client.uploads;
+        let up = StreamUp::Chunk { body: format!("{left}.").into(), finish: left == 0 };
+        self.tell_gateway(Input::Client { stream, up });
+    }
+
+    /// Every client sends what it has.
+    pub fn finish_uploads(&mut self) {
+        for stream in self.clients.streams.keys().copied().collect::<Vec<_>>() {
+            for _ in 0..10 {
+                self.send_piece(stream);
+            }
+        }
+    }
+
     pub fn open_socket(&mut self, pick: u64, lasting: bool) {
         if let Some(actor) = self.any_actor(pick)
             && self.gateway.is_up()
@@ -192,12 +244,21 @@ impl World {
         }
     }
 
-    fn open(&mut self, actor: Arc<str>, kind: Kind, head: StreamHead) {
+    fn open(&mut self, actor: Arc<str>, kind: Kind, head: StreamHead) -> StreamRef {
         let stream = StreamRef(u32::try_from(self.number()).expect("few"));
-        let client =
-            Client { actor: actor.clone(), kind, opened: false, begun: false, lasting: false, said: 0, heard: 0 };
+        let client = Client {
+            actor: actor.clone(),
+            kind,
+            opened: false,
+            begun: false,
+            lasting: false,
+            said: 0,
+            uploads: 0,
+            heard: 0,
+        };
         self.clients.streams.insert(stream, client);
         self.tell_gateway(Input::Open { stream, actor_id: actor, head });
+        stream
     }
 
     pub fn stream_opened(&mut self, stream: StreamRef) {
@@ -233,6 +294,9 @@ impl World {
         let Some(client) = self.clients.streams.get_mut(&stream) else { return };
         let given = self.ledger.given.get(&stream.0);
         let lasting = client.lasting;
+        // The engine asks again who has not answered, and takes the answer to the first question for one to the last,
+        // which another process under the same key was asked.
+        let confused = self.conditions.engine && self.tally.doubles > 0;
         let (mut over, mut again) = (event.is_last(), false);
         match (event, client.kind) {
             (TunnelEvent::Response { status: 503, headers, .. }, Kind::Ask { .. }) => {
@@ -274,7 +338,7 @@ impl World {
                 self.hold(Law::AClientHearsInOrder, number > before, || format!("{stream:?}: {number} after {before}"));
             }
             (TunnelEvent::Close { code, reason }, Kind::Socket) => {
-                self.hold(Law::ASocketStaysOpen, code != Some(1008) || !lasting, || {
+                self.hold(Law::ASocketStaysOpen, code != Some(1008) || !lasting || confused, || {
                     format!("{stream:?} was closed because messages were lost")
                 });
                 let plain = code.is_none_or(|code| code == 1000 || code >= 4000);

@@ -102,7 +102,12 @@ impl World {
                 for event in events {
                     let (key, index) = (key_of(&event.checkpoint), event.checkpoint.index);
                     let runner = &mut self.runners[number];
+                    let affirmed = event.event == Event::Running && !runner.last_sent.contains_key(&key);
                     let acknowledged = runner.last_acknowledged.get(&key).copied().unwrap_or(-1);
+                    if affirmed && index <= acknowledged {
+                        // Said once more, and out of the order of the others.
+                        continue;
+                    }
                     let fits = match runner.last_sent.insert(key.clone(), index) {
                         Some(last) => index == last + 1,
                         None => index <= acknowledged + 1,

@@ -186,11 +186,44 @@ impl World {
         }
     }
 
-    pub fn host_is_asked(&mut self, runner: usize, actor: &ActorKey, stream: StreamKey, path: &str) {
+    pub fn host_is_asked(
+        &mut self,
+        runner: usize,
+        actor: &ActorKey,
+        stream: StreamKey,
+        path: &str,
+        upload: Option<Bytes>,
+    ) {
         self.check_stream(runner, actor, stream);
         let request = u32::from_be_bytes(stream.id.request);
         self.ledger.given.entry(request).or_default().push(actor.clone());
         self.request_runs(path);
+        if let Some(first) = upload {
+            let first = String::from_utf8_lossy(&first).into_owned();
+            self.runners[runner].uploads.insert(stream, (actor.clone(), first));
+            return;
+        }
+        self.answer_some_time(runner, actor, stream, request);
+    }
+
+    /// A piece of a body: each says how many follow, so that none can be missing or come twice unseen.
+    pub fn host_is_sent(&mut self, runner: usize, stream: StreamKey, body: &[u8], finish: bool) {
+        let Some((actor, mut whole)) = self.runners[runner].uploads.remove(&stream) else {
+            return self.broken(Law::AStreamHasOneLife, format!("a piece of a body on {stream}, which is not open"));
+        };
+        let number = |text: &str| text.trim_end_matches('.').rsplit('.').next().and_then(|last| last.parse().ok());
+        let before: Option<u32> = number(&whole);
+        whole.push_str(&String::from_utf8_lossy(body));
+        let fits = before.is_some_and(|before| before > 0 && number(&whole) == Some(before - 1));
+        self.hold(Law::ABodyIsWhole, fits && finish == (number(&whole) == Some(0)), || format!("{stream}: {whole}"));
+        if finish {
+            self.answer_some_time(runner, &actor, stream, u32::from_be_bytes(stream.id.request));
+        } else {
+            self.runners[runner].uploads.insert(stream, (actor, whole));
+        }
+    }
+
+    fn answer_some_time(&mut self, runner: usize, actor: &ActorKey, stream: StreamKey, request: u32) {
         let fate = if self.calm { 0 } else { self.dice.below(100) };
         let after = if self.calm { self.dice.millis(0, 50) } else { self.dice.millis(0, 2_000) };
         let actor = actor.clone();

@@ -17,6 +17,7 @@ impl World {
     pub fn rest(&mut self) {
         self.calm = true;
         self.gateway.calm_down();
+        self.finish_uploads();
         for runner in &mut self.runners {
             runner.refused_dials = 0;
         }
@@ -48,7 +49,8 @@ impl World {
         }
         // Who finds no slot is not woken, and its clients are told.
         let room = self.room();
-        for (stream, actor) in lasting.into_iter().filter(|_| room) {
+        let confused = self.conditions.engine && self.tally.doubles > 0;
+        for (stream, actor) in lasting.into_iter().filter(|_| room && !confused) {
             let open = self.clients.streams.contains_key(&stream);
             let gone = self.is_destroyed(&actor);
             self.hold(Law::ASocketStaysOpen, open || gone, || format!("{stream:?} of {actor}"));

@@ -7,6 +7,7 @@ use greenroom::actor::{ActorKey, Outcome};
 use greenroom::gateway::core::ConnectionId;
 use greenroom::protocol::{Checkpoint, KvRequest, ToClient, ToServer};
 use greenroom::session::{Effect, Exit, Input, Session, Settings};
+use greenroom::stream::StreamKey;
 
 use super::hosts::{Act, Ask, Life};
 use super::{Happening, World, note};
@@ -37,6 +38,8 @@ pub struct Runner {
     pub sent_events: BTreeSet<(String, u32, i64)>,
     /// By when a drain has ended.
     pub drained_by: Option<Instant>,
+    /// Bodies that come in pieces: what has come, and for whom.
+    pub uploads: BTreeMap<StreamKey, (ActorKey, String)>,
     greeted: bool,
 }
 
@@ -65,6 +68,7 @@ impl Runner {
             last_acknowledged: BTreeMap::new(),
             sent_events: BTreeSet::new(),
             drained_by: None,
+            uploads: BTreeMap::new(),
             greeted: false,
         }
     }
@@ -177,7 +181,11 @@ impl World {
             }
             Effect::Stop { key, .. } => self.stop_life(number, &key),
             Effect::Kill { key } => self.kill_life(number, &key),
-            Effect::Request { actor, stream, path, .. } => self.host_is_asked(number, &actor, stream, &path),
+            Effect::Request { actor, stream, path, body, more, .. } => {
+                let upload = more.then(|| body.unwrap_or_default());
+                self.host_is_asked(number, &actor, stream, &path, upload);
+            }
+            Effect::RequestChunk { stream, body, finish } => self.host_is_sent(number, stream, &body, finish),
             Effect::WebSocket { actor, stream, path, index, .. } => {
                 self.host_is_given_socket(number, &actor, stream, &path, index);
             }
@@ -185,7 +193,7 @@ impl World {
             Effect::WebSocketMessage { stream, data, index, .. } => self.host_hears(number, stream, &data, index),
             Effect::WebSocketClosed { stream, .. } => self.host_hears_close(number, stream),
             Effect::Cancel { stream } => self.host_is_cancelled(number, stream),
-            Effect::RequestChunk { .. } | Effect::Granted { .. } | Effect::Disconnected { .. } | Effect::Lost => {}
+            Effect::Granted { .. } | Effect::Disconnected { .. } | Effect::Lost => {}
             Effect::KvDone { ticket, result } => {
                 let known = self.runners[number].tickets.remove(&ticket);
                 match known {
@@ -268,6 +276,13 @@ impl World {
         if *exit == Exit::Drained {
             runner.journal.retain(|_, ended| ended.is_none());
         }
+        // Who asked after the session had come to its end is answered behind it.
+        let now = self.now.instant;
+        while let Some(Effect::KvDone { ticket, .. }) =
+            runner.session.as_mut().and_then(|session| session.poll_effect(now))
+        {
+            runner.tickets.remove(&ticket);
+        }
         let unanswered = runner.tickets.len();
         self.hold(Law::AStorageRequestIsAnswered, unanswered == 0, || format!("{unanswered} without an answer"));
         self.runners[number].session = None;
@@ -284,6 +299,7 @@ impl World {
         runner.disconnected();
         runner.drained_by = None;
         runner.tickets.clear();
+        runner.uploads.clear();
         runner.last_acknowledged.clear();
         runner.sent_events.clear();
         for key in std::mem::take(&mut runner.lives).into_keys() {

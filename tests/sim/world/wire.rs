@@ -97,6 +97,7 @@ impl World {
         if !self.gateway.is_up() {
             return;
         }
+        self.tally.doubles += 1;
         let wire = self.open_wire(None, runner);
         let init = self.init();
         let stays = self.dice.millis(10, 8_000);
