@@ -41,6 +41,8 @@ pub struct Runner {
     /// Bodies that come in pieces: what has come, and for whom.
     pub uploads: BTreeMap<StreamKey, (ActorKey, String)>,
     greeted: bool,
+    /// It has closed its connection and reads no more.
+    leaving: bool,
 }
 
 /// A storage request.
@@ -70,6 +72,7 @@ impl Runner {
             drained_by: None,
             uploads: BTreeMap::new(),
             greeted: false,
+            leaving: false,
         }
     }
 
@@ -79,7 +82,7 @@ impl Runner {
 
     pub fn disconnected(&mut self) {
         self.wire = None;
-        self.greeted = false;
+        (self.greeted, self.leaving) = (false, false);
         self.unacknowledged.clear();
         self.last_sent.clear();
     }
@@ -147,7 +150,7 @@ impl World {
                     *last = at.index.max(*last);
                 }
             }
-            ToClient::Init { .. } => runner.greeted = true,
+            ToClient::Init { .. } => runner.greeted = !runner.leaving,
             ToClient::Commands(_) | ToClient::Kv { .. } | ToClient::Tunnel { .. } | ToClient::Ping { .. } => {}
         }
         self.tell_runner(number, Input::Received(message));
@@ -168,7 +171,7 @@ impl World {
                 self.dial(number);
             }
             Effect::Hangup { code, .. } => {
-                self.runners[number].greeted = false;
+                (self.runners[number].greeted, self.runners[number].leaving) = (false, true);
                 self.runners[number].unacknowledged.clear();
                 if let Some(wire) = self.runners[number].wire {
                     self.close_up(wire, code);
