@@ -142,6 +142,6 @@ const BUGS: &[(Bug, &[Law])] = &[
 ];
 
 /// How many seeds run with every test run: well under two minutes on two cores.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 2_000;
 /// The end of the log of a run that broke a law.
 const LOG_SHOWN: usize = 400;

@@ -96,6 +96,8 @@ enum Happening {
         act: Act,
     },
     ClientWaited(StreamRef),
+    /// A client sends the next piece of a body.
+    Piece(StreamRef),
     ClientRetries {
         number: u64,
     },
@@ -262,6 +264,7 @@ impl World {
             Happening::RunnerUp { runner } => self.start_runner(runner),
             Happening::Host { runner, process, act } => self.act(runner, process, act),
             Happening::ClientWaited(stream) => self.client_waited(stream),
+            Happening::Piece(stream) => self.send_piece(stream),
             Happening::ClientRetries { number } => self.client_retries(number),
             Happening::DoubleLeaves(wire) => self.double_leaves(wire),
         }

@@ -223,6 +223,10 @@ impl World {
         client.uploads -= 1;
         let left = client.uploads;
         let up = StreamUp::Chunk { body: format!("{left}.").into(), finish: left == 0 };
+        if left > 0 {
+            let after = self.dice.millis(0, 800);
+            self.later(after, Happening::Piece(stream));
+        }
         self.tell_gateway(Input::Client { stream, up });
     }
 
@@ -264,6 +268,10 @@ impl World {
     pub fn stream_opened(&mut self, stream: StreamRef) {
         let Some(client) = self.clients.streams.get_mut(&stream) else { return };
         client.opened = true;
+        if client.uploads > 0 {
+            let after = self.dice.millis(0, 800);
+            self.later(after, Happening::Piece(stream));
+        }
         let patience = self.conditions.patience;
         self.later(patience, Happening::ClientWaited(stream));
     }

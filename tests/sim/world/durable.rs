@@ -24,6 +24,8 @@ pub struct Ledger {
     pub told_commands: BTreeSet<(String, u32, i64)>,
     /// Which life each request was given to.
     pub given: BTreeMap<u32, Vec<ActorKey>>,
+    /// Sockets that their actors have closed, whether the client has heard so or not.
+    pub closed_by_actor: BTreeSet<StreamId>,
     /// Everything was acknowledged, so that nothing is to be told again.
     pub nothing_owed: bool,
 }

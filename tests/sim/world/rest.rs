@@ -51,7 +51,8 @@ impl World {
         let room = self.room();
         let confused = self.conditions.engine && self.tally.doubles > 0;
         for (stream, actor) in lasting.into_iter().filter(|_| room && !confused) {
-            let open = self.clients.streams.contains_key(&stream);
+            let closed = self.ledger.closed_by_actor.contains(&self.wire_id(stream));
+            let open = closed || self.clients.streams.contains_key(&stream);
             let gone = self.is_destroyed(&actor);
             self.hold(Law::ASocketStaysOpen, open || gone, || format!("{stream:?} of {actor}"));
         }

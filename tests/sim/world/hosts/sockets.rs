@@ -157,6 +157,8 @@ impl World {
             self.ask_storage(runner, actor, ask, KvRequest::Put { keys, values });
         } else if socket.closed || socket.closing {
             socket.storing = true;
+            self.ledger.closed_by_actor.insert(id);
+            let Some(socket) = self.host_socket(runner, actor, id) else { return };
             let ask = Ask::Forget { socket: id, says: !socket.closed };
             self.ask_storage(runner, actor, ask, KvRequest::Delete { keys: vec![row_key(id).into()] });
         }
@@ -223,6 +225,7 @@ impl World {
                 self.take_next(runner, actor, id);
             }
             None => {
+                self.ledger.closed_by_actor.insert(id);
                 let ask = Ask::Forget { socket: id, says: false };
                 self.ask_storage(runner, actor, ask, KvRequest::Delete { keys: vec![row_key(id).into()] });
             }
