@@ -39,7 +39,7 @@ struct Settings {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long each load lasts, in seconds.
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.6)]
     seconds: f64,
     /// One short round of everything, for a look: nothing is written.
     #[arg(long)]

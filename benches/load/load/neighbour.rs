@@ -11,8 +11,8 @@ use crate::figures::{Quantity, Side};
 /// The p99 of the patient client in microseconds, alone and beside the others.
 pub fn run(app: &mut App, seconds: Duration, flood: usize) -> Vec<(Quantity, Option<Side>, f64)> {
     let ids = actors::start(&mut app.wire, 2);
-    let quiet = p99(app, seconds / 2, &ids, 0);
-    let flooded = p99(app, seconds / 2, &ids, flood);
+    let quiet = p99(app, seconds, &ids, 0);
+    let flooded = p99(app, seconds, &ids, flood);
     actors::stop(&mut app.wire, &ids);
     let mut values = vec![(Quantity::P99, None, flooded)];
     if app.side == Side::Ours {
