@@ -10,6 +10,9 @@ use crate::{floors, machine, picture};
 /// What is measured, as text.
 pub fn text(figures: &Figures, how: &str) -> String {
     let mut text = format!("{}\n\n{how}\n\n## Floors\n\n{}", machine::describe(), floors::table(figures));
+    if !figures.failures.is_empty() {
+        let _ = write!(text, "\nNot everything could be measured:\n\n- {}\n", figures.failures.join("\n- "));
+    }
     for (part, title, about) in PARTS {
         if figures.of(*part).next().is_some() {
             // Writing to a string cannot fail.

@@ -58,7 +58,13 @@ async fn traffic(plan: &Plan<'_>, figures: &mut Figures) -> Result<(), String> {
                 if stack.side == Side::Proxy && !matches!(load, Load::Requests { .. }) {
                     continue;
                 }
-                let values = load.run(stack, plan.seconds).await.map_err(|error| stack.complaint(&error))?;
+                let values = match load.run(stack, plan.seconds).await {
+                    Ok(values) => values,
+                    Err(error) => {
+                        figures.failed(load.name(), stack.side, &stack.complaint(&error));
+                        continue;
+                    }
+                };
                 for (quantity, value) in values {
                     let text = quantity.text(value);
                     eprintln!("round {} {:<40} {:<18} {text}", round + 1, load.name(), stack.side.name());
@@ -79,7 +85,13 @@ async fn idle_sockets(plan: &Plan<'_>, figures: &mut Figures) -> Result<(), Stri
                 (_, Some(modules)) => (Stack::theirs(modules).await?, plan.sockets[1]),
                 (_, None) => continue,
             };
-            let values = sockets::idle(&stack, sockets).await.map_err(|error| stack.complaint(&error))?;
+            let values = match sockets::idle(&stack, sockets).await {
+                Ok(values) => values,
+                Err(error) => {
+                    figures.failed(SOCKETS[0], side, &stack.complaint(&error));
+                    continue;
+                }
+            };
             for (name, value) in SOCKETS.iter().zip(values) {
                 let text = Quantity::Bytes.text(value);
                 eprintln!("round {} {name:<40} {:<18} {text}", round + 1, side.name());

@@ -6,6 +6,8 @@ use std::fmt::Write;
 #[derive(Default)]
 pub struct Figures {
     rows: Vec<Row>,
+    /// What could not be measured, and why.
+    pub failures: Vec<String>,
 }
 
 /// One quantity of one load, on every side that it was measured on.
@@ -73,6 +75,13 @@ pub struct Ratio {
 }
 
 impl Figures {
+    /// One load of one side failed; the others go on.
+    pub fn failed(&mut self, load: &str, side: Side, why: &str) {
+        let first = why.lines().next().unwrap_or_default();
+        eprintln!("FAILED {load}, {}: {why}", side.name());
+        self.failures.push(format!("{load}, {}: {first}", side.name()));
+    }
+
     pub fn add(&mut self, part: Part, load: &str, quantity: Quantity, side: Side, value: f64) {
         let place = self.rows.iter().position(|row| row.is(part, load, quantity)).unwrap_or_else(|| {
             self.rows.push(Row { part, load: load.to_owned(), quantity, sides: Vec::new() });

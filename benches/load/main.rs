@@ -127,11 +127,16 @@ fn run(settings: &Settings) -> Result<(), String> {
                 }
             }
             "growth" => {
-                let mut apps = apps.start()?;
+                let mut programs = apps.start()?;
                 for round in 0..settings.rounds {
                     for axis in growth::AXES {
-                        for place in in_turn(round, apps.len()) {
-                            axis.measure(&mut apps[place], settings.seconds, &mut figures);
+                        for place in in_turn(round, programs.len()) {
+                            let app = &mut programs[place];
+                            let side = app.side;
+                            if let Err(why) = caught(|| axis.measure(app, settings.seconds, &mut figures)) {
+                                figures.failed(axis.name, side, &why);
+                                programs[place] = apps.start_one(side)?;
+                            }
                         }
                     }
                 }
@@ -151,7 +156,21 @@ fn run(settings: &Settings) -> Result<(), String> {
         std::fs::write(path, figures.to_json()).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let whole = !settings.quick && settings.only.is_empty() && modules.is_some() && settings.part.len() == PARTS;
-    if whole { document::write(&figures, &how) } else { Ok(()) }
+    if whole {
+        document::write(&figures, &how)?;
+    }
+    match figures.failures.len() {
+        0 => Ok(()),
+        failed => Err(format!("{failed} loads failed:\n{}", figures.failures.join("\n"))),
+    }
+}
+
+/// The generator gives up a load by a panic: a runner that says something unexpected, or nothing any more.
+fn caught<T>(load: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(load)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+    })
 }
 
 /// The programs that the generator drives.
@@ -186,10 +205,19 @@ fn tunnel(settings: &Settings, programs: &Apps<'_>, figures: &mut Figures) -> Re
         for load in load::ALL.iter().filter(|load| load.name().contains(&settings.only)) {
             for place in in_turn(round, apps.len()) {
                 let side = apps[place].side;
-                let values = if load.needs_fresh() {
-                    load.run(&mut programs.start_one(side)?, settings.seconds)
+                let measured = if load.needs_fresh() {
+                    let mut fresh = programs.start_one(side)?;
+                    caught(|| load.run(&mut fresh, settings.seconds))
                 } else {
-                    load.run(&mut apps[place], settings.seconds)
+                    caught(|| load.run(&mut apps[place], settings.seconds))
+                };
+                let values = match measured {
+                    Ok(values) => values,
+                    Err(why) => {
+                        figures.failed(&load.name(), side, &why);
+                        apps[place] = programs.start_one(side)?;
+                        continue;
+                    }
                 };
                 let text: Vec<_> = values.iter().map(|(quantity, _, value)| quantity.text(*value)).collect();
                 eprintln!("round {} {:<40} {:<18} {}", round + 1, load.name(), side.name(), text.join(", "));
