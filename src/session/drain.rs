@@ -125,10 +125,14 @@ impl Session {
 
     /// How many lives have an end that the gateway may not know. Ours acknowledges every end at once, so one without an
     /// acknowledgement may have been lost on its way. The Rivet engine leaves most of them without, but what it has
-    /// read it keeps, and a connection that was closed as it should be has been read to its end.
+    /// read it keeps, and a connection that was closed as it should be has been read to its end. Of one that was not,
+    /// the acknowledgements of commands may be lost as well, and the engine would give the next process a start again.
     fn unheard(&self) -> usize {
-        let read = self.link.features.are_none() && self.link.heard_out;
-        if read { self.actors.untold() } else { self.actors.unacknowledged() }
+        match (self.link.features.are_none(), self.link.heard_out) {
+            (false, _) => self.actors.unacknowledged(),
+            (true, true) => self.actors.untold(),
+            (true, false) => self.actors.iter().count(),
+        }
     }
 }
 

@@ -68,6 +68,8 @@ fn an_engine_that_does_not_even_close_the_connection_may_have_heard_nothing() {
         stage.drain(secs(12));
         stage.stop("a", 0, 1);
         stage.end("a", 0);
+        // It has every end, and not the acknowledgement of the stop.
+        stage.acknowledge("a", 0, 1);
         stage.pass(secs(1));
         let effects = if breaks { stage.cut() } else { stage.pass(secs(2)) };
         assert_eq!(exit_of(&effects), Some(Exit::DrainTimeout { actors: 1 }));

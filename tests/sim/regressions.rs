@@ -6,5 +6,9 @@ pub const SEEDS: &[(u64, &str)] = &[
     (247, "the same with the engine, which leaves ends without an acknowledgement"),
     (551, "three questions after missing messages were asked before the first could be answered"),
     (100_062, "a gateway that was killed forgot what it had told to stop, and the life went on for ever"),
+    (
+        3_020_715,
+        "a start was given to the next process again, because its acknowledgement was lost with the last words",
+    ),
     (5603, "an eviction while the connection closed was taken for the answer to the close"),
 ];
