@@ -26,8 +26,8 @@ pub enum Load {
     Lives { open: usize },
     /// So many actors that are started and do nothing.
     Actors { actors: usize },
-    /// An actor beside one with so many requests open all the time.
-    Neighbour { flood: usize },
+    /// An actor beside one with so many requests open all the time, which it answers at once or slowly.
+    Neighbour { name: &'static str, flood: usize, slow: bool },
 }
 
 /// What came of it.
@@ -56,7 +56,8 @@ pub const ALL: &[Load] = &[
     Load::Storage { op: "get", open: 64 },
     Load::Storage { op: "get", open: 1024 },
     Load::Lives { open: 64 },
-    Load::Neighbour { flood: 64 },
+    Load::Neighbour { name: "neighbour of a slow actor, 1024 open", flood: 1024, slow: true },
+    Load::Neighbour { name: "neighbour of an actor that takes all there is", flood: 64, slow: false },
     Load::Actors { actors: 10_000 },
 ];
 
@@ -70,7 +71,7 @@ impl Load {
             Load::Storage { op, open } => format!("kv {op}, {open} open"),
             Load::Lives { open } => format!("actor lives, {open} open"),
             Load::Actors { actors } => format!("actors, {actors}"),
-            Load::Neighbour { .. } => "neighbour of a flooded actor".to_owned(),
+            Load::Neighbour { name, .. } => (*name).to_owned(),
         }
     }
 
@@ -89,7 +90,7 @@ impl Load {
             Load::Storage { op, open } => storage::run(app, seconds, op, open),
             Load::Lives { open } => actors::lives(app, seconds, open),
             Load::Actors { actors } => actors::memory(app, actors),
-            Load::Neighbour { flood } => return neighbour::run(app, seconds, flood),
+            Load::Neighbour { flood, slow, .. } => return neighbour::run(app, seconds, flood, slow),
         };
         let mut values = vec![(Quantity::Rate, None, sample.rate), (Quantity::Cpu, None, sample.cpu_us)];
         values.extend(sample.bytes.map(|bytes| (Quantity::Bytes, None, bytes)));

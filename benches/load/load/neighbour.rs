@@ -9,10 +9,11 @@ use crate::app::App;
 use crate::figures::{Quantity, Side};
 
 /// The p99 of the patient client in microseconds, alone and beside the others.
-pub fn run(app: &mut App, seconds: Duration, flood: usize) -> Vec<(Quantity, Option<Side>, f64)> {
+pub fn run(app: &mut App, seconds: Duration, flood: usize, slow: bool) -> Vec<(Quantity, Option<Side>, f64)> {
     let ids = actors::start(&mut app.wire, 2);
-    let quiet = p99(app, seconds, &ids, 0);
-    let flooded = p99(app, seconds, &ids, flood);
+    let seconds = seconds + SPREAD;
+    let quiet = p99(app, seconds, &ids, 0, slow);
+    let flooded = p99(app, seconds, &ids, flood, slow);
     actors::stop(&mut app.wire, &ids);
     let mut values = vec![(Quantity::P99, None, flooded)];
     if app.side == Side::Ours {
@@ -21,12 +22,18 @@ pub fn run(app: &mut App, seconds: Duration, flood: usize) -> Vec<(Quantity, Opt
     values
 }
 
-fn p99(app: &mut App, seconds: Duration, ids: &[String], flood: usize) -> f64 {
+fn p99(app: &mut App, seconds: Duration, ids: &[String], flood: usize, slow: bool) -> f64 {
+    let mut asked = 0;
+    let mut path = || {
+        asked += 1;
+        // Spread, or all answers would come at once for ever.
+        if slow { format!("/delay?ms={}", 50 + asked * 37 % 100) } else { "/ping".to_owned() }
+    };
     let mut times = Vec::new();
     let mut waiting: Option<(StreamId, Instant)> = None;
     let (begin, mut next) = (Instant::now(), Instant::now());
     for _ in 0..flood {
-        app.wire.request(&ids[1], "/ping");
+        app.wire.request(&ids[1], &path());
     }
     let mut open = flood;
     while begin.elapsed() < seconds || waiting.is_some() || open > 0 {
@@ -49,16 +56,20 @@ fn p99(app: &mut App, seconds: Duration, ids: &[String], flood: usize) -> f64 {
         let ToServerTunnel::ResponseStart { status: 200, .. } = message else { panic!("not a pong: {message:?}") };
         match waiting {
             Some((stream, sent)) if stream == id.stream => {
-                times.push(sent.elapsed());
+                if begin.elapsed() > SPREAD {
+                    times.push(sent.elapsed());
+                }
                 waiting = None;
             }
             _ if over => open -= 1,
-            _ => drop(app.wire.request(&ids[1], "/ping")),
+            _ => drop(app.wire.request(&ids[1], &path())),
         }
     }
     times.sort_unstable();
-    times[times.len() * 99 / 100].as_secs_f64() * 1e6
+    times.get(times.len() * 99 / 100).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
 }
 
 /// The patient client asks once in this time.
 const PAUSE: Duration = Duration::from_millis(1);
+/// The requests of the others all begin at once, and are spread after this time.
+const SPREAD: Duration = Duration::from_millis(300);
