@@ -378,6 +378,17 @@ fn connections_are_limited_and_refused_by_name() {
 }
 
 #[test]
+fn a_gateway_that_stops_says_nothing_to_runners_whose_connections_it_has_closed() {
+    let mut world = World::new();
+    let runner = world.connect("key");
+    world.create(CrashPolicy::Sleep);
+    world.tell(Input::Shutdown);
+    // The start runs out of time; the world fails when that is told on the closed connection.
+    world.pass(120 * SECOND);
+    assert!(world.closed.contains_key(&runner.connection));
+}
+
+#[test]
 fn a_gateway_that_stops_takes_nothing_new() {
     let mut world = World::new();
     let runner = world.connect("key");

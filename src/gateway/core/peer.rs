@@ -176,6 +176,7 @@ impl Core {
         for connection in self.peers.by_id.keys().copied().collect::<Vec<_>>() {
             self.close(connection, 1011, close::GOING_AWAY);
         }
+        self.runners.unlink_all();
     }
 
     fn greet(&mut self, connection: ConnectionId, init: &Init, now: Now) {

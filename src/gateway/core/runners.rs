@@ -85,6 +85,11 @@ impl Runners {
         self.by_id.values().filter(|runner| runner.link.is_some()).count()
     }
 
+    /// Nobody can be told anything any more.
+    pub(super) fn unlink_all(&mut self) {
+        self.by_id.values_mut().for_each(|runner| runner.link = None);
+    }
+
     /// Puts an actor on a runner; answers whether there is such a runner.
     pub(super) fn hold(&mut self, runner_id: &str, actor_id: &Arc<str>) -> bool {
         let Some(runner) = self.by_id.get_mut(runner_id) else { return false };

@@ -38,6 +38,10 @@ impl Target {
     pub fn of<B>(request: &Request<B>, socket: bool) -> Target {
         let path = request.uri().path();
         let query = request.uri().query();
+        // `*` and `host:port` are targets of HTTP too, and no actor has a path for them.
+        if !path.starts_with('/') {
+            return Target::Api;
+        }
         if let Some(target) = of_path(path, query) {
             return target;
         }
@@ -274,6 +278,9 @@ mod tests {
         let expected = ActorTarget { actor: ID.parse().expect("id"), path: "/any/path?q".into() };
         assert_eq!(target("/any/path?q", &headers, true), Target::Actor(expected));
         assert_eq!(target("/any/path?q", &headers, false), Target::Api);
+        for pathless in ["*", "example.com:80"] {
+            assert_eq!(target(pathless, &headers, true), Target::Api, "{pathless}");
+        }
         let missing = [("sec-websocket-protocol", "rivet_target.actor")];
         assert_eq!(code(&target("/x", &missing, true)), "guard.missing_header");
         assert_eq!(target("/x", &[("sec-websocket-protocol", "chat")], true), Target::Api);
