@@ -330,6 +330,28 @@ fn an_actor_that_fails_to_start_twice_is_given_up_with_the_reason() {
 }
 
 #[test]
+fn an_alarm_rings_within_a_minute_of_its_time_when_the_clock_is_set_right() {
+    let mut world = World::new();
+    let runner = world.connect("key");
+    let life = world.running(&runner, CrashPolicy::Sleep);
+    let at = world.now.wall_ms + 120_000;
+    world.now.wall_ms -= 3_600_000;
+    world.events(&runner, &life, 1, [Event::SetAlarm { at: Some(at) }, Event::SleepIntent, OK]);
+    world.take_sent(runner.connection);
+    world.live(&[&runner], 70 * SECOND);
+    assert!(world.commands(&runner).is_empty());
+    world.now.wall_ms += 3_600_000;
+    world.live(&[&runner], 49 * SECOND);
+    assert!(world.commands(&runner).is_empty(), "never early");
+    let late = (0..61).find(|_| {
+        world.live(&[&runner], SECOND);
+        world.phase(&life.actor_id) != Phase::Sleeping
+    });
+    assert!(late.is_some());
+    assert_eq!(world.started(&runner).generation, life.generation + 1);
+}
+
+#[test]
 fn an_alarm_wakes_a_sleeping_actor() {
     let mut world = World::new();
     let runner = world.connect("key");

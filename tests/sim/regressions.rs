@@ -10,5 +10,6 @@ pub const SEEDS: &[(u64, &str)] = &[
         3_020_715,
         "a start was given to the next process again, because its acknowledgement was lost with the last words",
     ),
+    (5_003_558, "an alarm that was armed while the clock was wrong came as late as the clock had been"),
     (5603, "an eviction while the connection closed was taken for the answer to the close"),
 ];

@@ -1,6 +1,7 @@
 //! Alarms of sleeping actors. While an actor is awake, its runner keeps the time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::lifecycle::Wanted;
 use super::timers::Timer;
@@ -15,10 +16,11 @@ impl Core {
         }
     }
 
-    /// Some sleeping actor is to be woken at this time.
+    /// Some sleeping actor is to be woken at this time. The store is asked at the latest after a while: a clock that is
+    /// set right meanwhile must not make the alarm late by as much.
     pub(super) fn arm_alarm(&mut self, at: Option<i64>, now: Now) {
         if let Some(at) = at {
-            self.timers.set_earlier(Timer::Alarm, now.instant_of(at));
+            self.timers.set_earlier(Timer::Alarm, now.instant_of(at).min(now.instant + LOOK_AFTER));
         }
     }
 
@@ -32,3 +34,6 @@ impl Core {
         self.start(&id, Wanted::Asked, now);
     }
 }
+
+/// The longest that the clock of the system is trusted to go as steadily as the one that never goes back.
+const LOOK_AFTER: Duration = Duration::from_secs(60);
