@@ -1,5 +1,5 @@
-//! Replays what fuzzing kept: for each target the inputs that together reach all that was ever reached, and every
-//! input that ever broke something.
+//! Replays what fuzzing kept: for each target a sample of the inputs that reached something new, and every input that
+//! ever broke something.
 #![cfg(feature = "gateway")]
 
 #[path = "targets.rs"]
