@@ -141,7 +141,7 @@ impl From<i64> for SpanValue {
     }
 }
 
-/// Spans are noted from now on, and come out here. At most [`QUEUE`] wait; what ends then is dropped and counted.
+/// Spans are noted from now on, and come out here. At most 4096 wait; what ends then is dropped and counted.
 ///
 /// Nothing when somebody collects already.
 #[must_use]

@@ -91,7 +91,7 @@ pub fn from_client(headers: &Headers) -> Result<HeaderMap, String> {
     Ok(map)
 }
 
-/// An app's headers as the client gets them. The length is left out, see [`super::Answer`].
+/// An app's headers as the client gets them. The length is left out: the body says it.
 #[must_use]
 pub fn from_app(map: &HeaderMap) -> Headers {
     let listed = listed(map.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()));
