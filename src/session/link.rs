@@ -155,13 +155,6 @@ impl Link {
         }
     }
 
-    /// Whether a gateway that was not there a moment ago has yet to make its namespace.
-    fn is_not_ready(&self, disconnect: &Disconnect) -> bool {
-        let Disconnect::Closed { reason, .. } = disconnect else { return false };
-        let parsed = CloseReason::parse(reason);
-        self.starting > 0 && (parsed.group.as_str(), parsed.code.as_str()) == ("namespace", "not_found")
-    }
-
     pub(super) fn status(&self) -> LinkStatus {
         match self.state {
             State::Dialing => LinkStatus::Dialing,
@@ -234,11 +227,7 @@ impl Session {
     pub(super) fn disconnected(&mut self, disconnect: Disconnect, now: Instant) {
         let next = match &self.link.state {
             State::Closing { next } => next.clone(),
-            State::Greeting { .. } | State::Open { .. } if self.link.is_not_ready(&disconnect) => {
-                self.link.starting -= 1;
-                Next::Redial
-            }
-            State::Greeting { .. } | State::Open { .. } => next_after(&disconnect),
+            State::Greeting { .. } | State::Open { .. } => next_after(&disconnect, &mut self.link.starting),
             State::Dialing | State::Waiting { .. } | State::Gone | State::Over => return,
         };
         match next {
@@ -354,11 +343,13 @@ impl Session {
 
 /// Whether this is what a close of ours is answered with; a gateway that closes by itself has not read everything.
 fn is_answer(disconnect: &Disconnect) -> bool {
-    matches!(disconnect, Disconnect::Closed { code: 1000, .. }) && !matches!(next_after(disconnect), Next::Refused(_))
+    matches!(disconnect, Disconnect::Closed { code: 1000, .. })
+        && !matches!(next_after(disconnect, &mut 0), Next::Refused(_))
 }
 
-/// The one place that turns an ended connection into a decision.
-fn next_after(disconnect: &Disconnect) -> Next {
+/// The one place that turns an ended connection into a decision. `starting` counts down how often a gateway that was just
+/// started may not know the namespace.
+fn next_after(disconnect: &Disconnect, starting: &mut u8) -> Next {
     let Disconnect::Closed { reason, .. } = disconnect else { return Next::Redial };
     let parsed = CloseReason::parse(reason);
     let ray = parsed.ray.as_deref().map_or(String::new(), |ray| format!(" (gateway's reference: {ray})"));
@@ -367,6 +358,10 @@ fn next_after(disconnect: &Disconnect) -> Next {
             "evicted: another runner connected with the same namespace, name and key, or the gateway drained this one; \
              give each runner its own --runner-key{ray}"
         )),
+        ("namespace", "not_found") if *starting > 0 => {
+            *starting -= 1;
+            Next::Redial
+        }
         ("namespace", "not_found") => Next::Refused(format!(
             "unknown namespace: the gateway has no namespace of the name given by --namespace{ray}"
         )),
@@ -416,12 +411,12 @@ mod tests {
         for reason in
             ["ws.eviction#r", "namespace.not_found#r", "api.forbidden#r", "guard.missing_header", "ws.invalid_url#r"]
         {
-            assert!(matches!(next_after(&closed(reason)), Next::Refused(_)), "{reason}");
+            assert!(matches!(next_after(&closed(reason), &mut 0), Next::Refused(_)), "{reason}");
         }
         for reason in ["", "core.internal_error#r", "ws.invalid_packet", "ws.timed_out_waiting_for_init", "bye"] {
-            assert_eq!(next_after(&closed(reason)), Next::Redial, "{reason}");
+            assert_eq!(next_after(&closed(reason), &mut 0), Next::Redial, "{reason}");
         }
-        assert_eq!(next_after(&closed("ws.going_away#r")), Next::RedialSoon);
-        assert_eq!(next_after(&Disconnect::Broken("reset".into())), Next::Redial);
+        assert_eq!(next_after(&closed("ws.going_away#r"), &mut 0), Next::RedialSoon);
+        assert_eq!(next_after(&Disconnect::Broken("reset".into()), &mut 0), Next::Redial);
     }
 }
