@@ -1,6 +1,7 @@
 //! The HTTP server: runners connect here, every other request goes to the routes it was given.
 
 mod accept;
+mod held;
 mod patient;
 mod rates;
 mod upgrade;
@@ -27,6 +28,7 @@ use super::GatewayHandle;
 use super::callers::AllowedHosts;
 use super::core::ConnectionId;
 
+pub(super) use self::held::Held;
 pub use self::rates::RateLimit;
 
 /// Whatever a response body can fail with.

@@ -10,14 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::rates::InFlight;
-use super::{BoxError, ResponseBody};
+use super::{Held, ResponseBody};
 
 /// A connection whose heads must come within a time from their first byte.
 #[derive(Debug)]
@@ -74,7 +72,7 @@ impl Answer {
 
     /// The body of the answer, which ends it.
     pub(super) fn with(self, body: ResponseBody) -> ResponseBody {
-        ResponseBody::new(Answered { body, _answer: self })
+        ResponseBody::new(Held { body, _until_sent: self })
     }
 
     /// The connection is no longer one for requests.
@@ -143,27 +141,5 @@ impl AsyncWrite for Patient {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
-    }
-}
-
-struct Answered {
-    body: ResponseBody,
-    _answer: Answer,
-}
-
-impl Body for Answered {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
