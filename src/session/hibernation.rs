@@ -10,6 +10,7 @@
 
 mod destroyed;
 mod farewells;
+mod missing;
 mod recent;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,12 +21,13 @@ use bytestring::ByteString;
 use greenroom_protocol::{MessageId, StreamId, ToServerTunnel, close, serial};
 
 use super::actors::{Life, Phase};
-use super::tunnel::{Kind, MESSAGES_LOST, STREAMS_MAX, Stream, weight};
+use super::tunnel::{Kind, STREAMS_MAX, Stream, weight};
 use crate::actor::ActorKey;
 use crate::session::{Effect, Session};
 use crate::stream::StreamKey;
 use destroyed::Destroyed;
 use farewells::Farewell;
+use missing::{ASKED_MAX, OPENINGS_MAX, SENT_AGAIN};
 use recent::Recent;
 
 /// What is known of sockets beside those that are open, and when to look at which.
@@ -59,8 +61,12 @@ pub(super) struct Lasting {
     fresh: bool,
     /// Something arrived that the life was not given, because it wants to end.
     unheard: bool,
+    /// For all that is known, its client has said nothing since it was opened.
+    unread: bool,
     /// The newest message that arrived behind a gap.
     beyond: Option<u16>,
+    /// The oldest one, and how often it arrived.
+    oldest_beyond: Option<(u16, u8)>,
     /// How often the gateway was asked for what is missing since a message arrived in order.
     asked: u8,
 }
@@ -125,8 +131,18 @@ impl Hibernation {
 
 impl Lasting {
     fn new(taken: u16, attachment: Attachment) -> Self {
-        let held = VecDeque::new();
-        Lasting { taken, ack_due: false, attachment, held, fresh: false, unheard: false, beyond: None, asked: 0 }
+        Lasting {
+            taken,
+            ack_due: false,
+            attachment,
+            held: VecDeque::new(),
+            fresh: false,
+            unheard: false,
+            unread: false,
+            beyond: None,
+            oldest_beyond: None,
+            asked: 0,
+        }
     }
 
     /// What is held back, in bytes.
@@ -229,10 +245,11 @@ impl Session {
 
     /// The actor takes a socket for this and later lives.
     pub(super) fn make_lasting(&mut self, id: StreamId) {
-        if let Some(Stream { kind: Kind::WebSocket { last_in, lasting: lasting @ None }, .. }) =
+        if let Some(Stream { first_in, kind: Kind::WebSocket { last_in, lasting: lasting @ None }, .. }) =
             self.tunnel.streams.get_mut(&id)
         {
-            *lasting = Some(Box::new(Lasting::new(*last_in, Attachment::Sure)));
+            let unread = first_in == last_in;
+            *lasting = Some(Box::new(Lasting { unread, ..Lasting::new(*first_in, Attachment::Sure) }));
         }
     }
 
@@ -247,25 +264,37 @@ impl Session {
             return;
         }
         let Kind::WebSocket { last_in, lasting: Some(lasting) } = &mut stream.kind else { return };
+        let numbered_by_engine = self.link.features.are_none();
+        if numbered_by_engine && lasting.unread && !lasting.fresh && !serial::newer(index, *last_in) {
+            // The engine has opened it once more and began to count again, and that opening was lost.
+            (*last_in, lasting.taken) = (0, 0);
+        }
         let attached = if index == serial::next(*last_in) {
             *last_in = index;
             // It fills a gap, or follows a start: the gateway has attached the socket since.
             let attached = lasting.fresh || lasting.beyond.is_some();
-            lasting.fresh = false;
-            lasting.asked = 0;
+            (lasting.fresh, lasting.unread) = (false, false);
+            (lasting.asked, lasting.oldest_beyond) = (0, None);
             lasting.beyond = lasting.beyond.filter(|beyond| serial::newer(*beyond, index));
             let stream = StreamKey { id, opening: stream.opening };
             self.effects.push_back(Effect::WebSocketMessage { stream, data, binary, index });
             attached
         } else if serial::newer(index, *last_in) {
-            if lasting.beyond.is_none_or(|beyond| serial::newer(index, beyond)) {
-                lasting.beyond = Some(index);
-            }
-            if lasting.attachment == Attachment::Sure {
+            let times = lasting.note_beyond(index);
+            if times > 1 && numbered_by_engine && lasting.unread && index <= OPENINGS_MAX {
+                // All that is kept has come and began with this, unless what is before it was lost every time.
+                if times > SENT_AGAIN {
+                    (*last_in, lasting.taken) = (index - 1, index - 1);
+                    return self.lasting_message(MessageId { stream: id, index }, data, binary, now);
+                }
+                self.attached(id);
+                self.renew(id, now, ATTACHING);
+            } else if lasting.attachment == Attachment::Sure {
                 self.ask_for_missing(id, now);
             }
             false
         } else {
+            lasting.unread = false;
             // Everything kept comes again, so the last one that was taken comes too if its acknowledgement was lost.
             lasting.ack_due |= index == lasting.taken;
             true
@@ -476,7 +505,7 @@ impl Session {
     /// Opens a socket that the gateway believes open, for a life that knows it from an earlier one.
     fn restore_socket(&mut self, id: StreamId, actor: &ActorKey, last_in: u16, attachment: Attachment) {
         let closed = self.hibernation.gone.take(id).and_then(|gone| gone.closed);
-        let lasting = Lasting { fresh: true, ..Lasting::new(last_in, attachment) };
+        let lasting = Lasting { fresh: true, unread: true, ..Lasting::new(last_in, attachment) };
         let kind = Kind::WebSocket { last_in, lasting: Some(Box::new(lasting)) };
         let stream = self.open_stream(id, actor.clone(), kind);
         self.effects.push_back(Effect::WebSocketRestored { actor: actor.clone(), stream });
@@ -491,18 +520,6 @@ impl Session {
 
     fn is_of(&self, id: StreamId, actor: &ActorKey) -> bool {
         self.tunnel.streams.get(&id).is_some_and(|stream| stream.actor == *actor)
-    }
-
-    /// Messages were lost on the way, for example while we were disconnected, and the gateway keeps them. An actor that
-    /// believes to have read everything would be worse off than one whose client has to come back.
-    fn ask_for_missing(&mut self, id: StreamId, now: Instant) {
-        let Some(lasting) = self.tunnel.streams.get_mut(&id).and_then(Stream::lasting_mut) else { return };
-        if lasting.asked >= ASKED_MAX {
-            return self.close_websocket(id, 1008, MESSAGES_LOST);
-        }
-        let patience = ATTACHING * 4_u32.pow(lasting.asked.into());
-        lasting.asked += 1;
-        self.renew(id, now, patience);
     }
 
     /// Makes the gateway attach a socket anew and send everything it keeps, which it is given this long for.
@@ -571,9 +588,6 @@ fn weight_of(held: &VecDeque<ToServerTunnel>) -> usize {
 /// How long the engine may take to listen to a socket after it had reason to; a few milliseconds, on a busy machine
 /// fifty. What arrives on the socket proves it sooner.
 const ATTACHING: Duration = Duration::from_millis(500);
-/// How often the gateway is asked for missing messages before the socket is closed; each time it is given four times as
-/// long, because a connection can be slow, and together less than after what the engine closes the socket itself.
-const ASKED_MAX: u8 = 3;
 /// Sockets are asked for and attached anew after a reconnect this many at a time, because the engine loses messages of bursts: ten
 /// thousand are through in half of the time that a gateway waits for an acknowledgement.
 const RENEWALS: usize = 64;

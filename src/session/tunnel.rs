@@ -38,6 +38,8 @@ pub(super) struct Stream {
     pub(super) actor: ActorKey,
     pub(super) opening: u64,
     pub(super) next_out: u16,
+    /// The index of a socket's opening, or of the last message that an earlier life has taken.
+    pub(super) first_in: u16,
     pub(super) kind: Kind,
     /// Bodies travel as far as there is credit for them.
     credit: bool,
@@ -81,8 +83,12 @@ impl Tunnel {
     fn add(&mut self, id: StreamId, actor: ActorKey, kind: Kind) -> StreamKey {
         let opening = self.openings;
         self.openings += 1;
+        let first_in = match &kind {
+            Kind::WebSocket { last_in, .. } => *last_in,
+            Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_) => 0,
+        };
         self.by_actor.insert((actor.clone(), id));
-        self.streams.insert(id, Stream { actor, opening, next_out: 0, kind, credit: false, upload: None });
+        self.streams.insert(id, Stream { actor, opening, next_out: 0, first_in, kind, credit: false, upload: None });
         StreamKey { id, opening }
     }
 

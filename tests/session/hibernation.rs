@@ -179,6 +179,58 @@ fn missing_messages_are_asked_for_before_a_socket_is_given_up() {
 }
 
 #[test]
+fn an_opening_that_was_lost_leaves_no_gap_in_what_the_client_says() {
+    for (opened, first) in [(0, 2), (1, 3), (2, 8)] {
+        for later_life in [false, true] {
+            let mut stage = Stage::open_to(Features::default()).and_actor();
+            let mut socket = stage.websocket(stream(1), opened, "a").expect("it opens");
+            stage.reply(socket, StreamReply::Open { can_hibernate: true });
+            if later_life {
+                socket = restored(&mut stage, opened);
+                stage.pass(secs(1));
+            }
+            assert_eq!(tunnelled(&stage.frame(socket.id, first)).len(), 1, "it is asked for what is missing");
+            assert_eq!(stage.frame(socket.id, first + 1), [], "sent before that");
+            for _ in 0..3 {
+                let effects = tunnelled(&stage.frame(socket.id, first));
+                assert!(matches!(&effects[..], [(_, _, asked)] if *asked == attach_anew()), "{effects:?}");
+            }
+            let effects = stage.frame(socket.id, first);
+            assert!(matches!(effects[..], [Effect::WebSocketMessage { index, .. }] if index == first), "{effects:?}");
+            assert!(matches!(stage.frame(socket.id, first + 1)[..], [Effect::WebSocketMessage { .. }]));
+            let told = tunnelled(&stage.reply(socket, StreamReply::MessageAck { index: first }));
+            assert!(matches!(told[..], [(_, _, ToServerTunnel::WebSocketMessageAck { index })] if index == first));
+            assert!(!stage.pass(secs(20)).iter().any(|effect| matches!(effect, Effect::WebSocketClosed { .. })));
+        }
+    }
+}
+
+#[test]
+fn an_engine_that_began_to_count_again_with_an_opening_that_was_lost_is_followed() {
+    let mut stage = Stage::open_to(Features::default()).and_actor();
+    let socket = stage.websocket(stream(1), 3, "a").expect("it opens");
+    stage.reply(socket, StreamReply::Open { can_hibernate: true });
+    for index in 1..=4 {
+        let effects = stage.frame(socket.id, index);
+        assert!(
+            matches!(effects[..], [Effect::WebSocketMessage { index: given, .. }] if given == index),
+            "{effects:?}"
+        );
+        assert_eq!(stage.reply(socket, StreamReply::MessageAck { index }).len(), 1);
+    }
+}
+
+#[test]
+fn a_gap_behind_messages_is_never_taken_for_a_lost_opening() {
+    let (mut stage, socket) = with_lasting_socket();
+    stage.frame(socket.id, 1);
+    for _ in 0..10 {
+        let effects = stage.frame(socket.id, 3);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::WebSocketMessage { .. })), "{effects:?}");
+    }
+}
+
+#[test]
 fn a_slow_connection_is_given_longer_for_missing_messages_each_time() {
     let (mut stage, socket) = with_lasting_socket();
     stage.frame(socket.id, 1);

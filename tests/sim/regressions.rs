@@ -12,4 +12,11 @@ pub const SEEDS: &[(u64, &str)] = &[
     ),
     (5_003_558, "an alarm that was armed while the clock was wrong came as late as the clock had been"),
     (5603, "an eviction while the connection closed was taken for the answer to the close"),
+    (
+        9_006_247,
+        "an opening that was lost, but not the answer to the one before, was taken for a message that is missing",
+    ),
+    (20_003_281, "the model: what was held until it was durable was checked though its connection was gone by then"),
+    (20_032_235, "the model: a runner's close was answered by an engine that had closed the connection before"),
+    (20_048_740, "the model: the start for an alarm that rang late was taken for a repeated one"),
 ];

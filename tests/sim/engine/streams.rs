@@ -170,6 +170,10 @@ impl Engine {
     pub fn open_late(&mut self, id: StreamRef, tries: u32, now: Now) {
         let late = |stream: &Stream| stream.is_socket() && !stream.open && !stream.waits && stream.tries == tries;
         if self.streams.get(&id).is_some_and(late) {
+            // It may have forgotten by then that it asked before, and begins to count again.
+            if let Some(stream) = self.streams.get_mut(&id).filter(|_| tries.is_multiple_of(2)) {
+                stream.next_index = 0;
+            }
             self.retry_later(id, now);
         }
     }

@@ -20,7 +20,9 @@ use crate::laws::Law;
 pub struct Ledger {
     lives: BTreeMap<ActorKey, History>,
     pub writes: BTreeMap<Arc<str>, Writes>,
-    /// Commands that were sent, for a bug.
+    /// Commands that went out.
+    commands: BTreeSet<(ActorKey, i64)>,
+    /// The same, for a bug.
     pub told_commands: BTreeSet<(String, u32, i64)>,
     /// Which life each request was given to.
     pub given: BTreeMap<u32, Vec<ActorKey>>,
@@ -169,10 +171,12 @@ impl World {
         }
         match message {
             ToClient::Commands(commands) => {
-                let owed = !self.ledger.nothing_owed;
-                self.hold(Law::AnAcknowledgedCommandIsNotRepeated, owed, || format!("{commands:?}"));
                 for command in commands {
                     let key = key_of(&command.checkpoint);
+                    // An alarm may ring at any time.
+                    let again = !self.ledger.commands.insert((key.clone(), command.checkpoint.index));
+                    let repeated = again && self.ledger.nothing_owed;
+                    self.hold(Law::AnAcknowledgedCommandIsNotRepeated, !repeated, || format!("{command:?}"));
                     let known = self.record(&key.id).map(|record| record.generation);
                     let durable = match &command.command {
                         Command::Start { .. } => known.is_some_and(|known| known >= key.generation),

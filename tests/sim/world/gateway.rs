@@ -193,7 +193,9 @@ impl World {
             }
             Effect::Send { connection, message, .. } => {
                 note!(self, "gateway > {connection:?} {message:?}");
-                self.check_told(connection, &message);
+                if self.is_open_at_gateway(connection) {
+                    self.check_told(connection, &message);
+                }
                 if !self.is_swallowed(&message) {
                     self.send_down(connection, message);
                 }

@@ -17,6 +17,8 @@ pub struct Wire {
     /// Each end, as long as it takes the connection for open.
     runner_end: bool,
     gateway_end: bool,
+    /// The gateway has read everything that the runner said, and its close.
+    read_out: bool,
     /// Nothing arrives any more.
     dead: bool,
     /// Per direction, when the last message arrives: nothing overtakes anything.
@@ -75,6 +77,7 @@ impl World {
             runner: speaker,
             runner_end: true,
             gateway_end: true,
+            read_out: false,
             dead: false,
             up_until: now,
             down_until: now,
@@ -136,6 +139,11 @@ impl World {
         self.later(after, Happening::Up(connection, message));
     }
 
+    /// What was held until it was durable may have lost the connection that it was for.
+    pub fn is_open_at_gateway(&self, connection: ConnectionId) -> bool {
+        self.wires.get(&connection).is_some_and(|wire| wire.gateway_end)
+    }
+
     pub fn send_down(&mut self, connection: ConnectionId, message: ToClient) {
         let arrives = self.now.instant + self.travel();
         let Some(wire) = self.wires.get_mut(&connection).filter(|wire| wire.gateway_end && !wire.dead) else { return };
@@ -193,6 +201,7 @@ impl World {
         if let Some(wire) = self.wires.get_mut(&connection)
             && std::mem::take(&mut wire.gateway_end)
         {
+            wire.read_out = true;
             note!(self, "the gateway hears that {connection:?} is gone");
             self.tell_gateway(core::Input::Disconnected { connection });
             self.forget_wire(connection);
@@ -216,9 +225,10 @@ impl World {
         self.tell_runner(runner, Input::Disconnected(disconnect));
     }
 
-    /// The answer to a runner's close: the gateway has read everything before it.
+    /// The answer to a runner's close: the gateway has read everything before it. One that closes by itself meanwhile
+    /// does not answer.
     pub fn close_answered(&mut self, connection: ConnectionId, code: u16) {
-        if self.wires.get(&connection).is_some_and(|wire| wire.runner_end && !wire.dead) {
+        if self.wires.get(&connection).is_some_and(|wire| wire.runner_end && wire.read_out && !wire.dead) {
             self.gone_at_runner(connection, Ended::Closed { code, reason: String::new() });
         }
     }

@@ -102,12 +102,13 @@ impl World {
             return;
         };
         let life = &self.runners[runner].lives[&actor];
-        let listens = !life.told_stop && !life.wants_out;
+        let (listens, by_engine) = (!life.told_stop && !life.wants_out, self.conditions.engine);
         let Some(socket) = self.host_socket(runner, &actor, stream.id) else { return };
         socket.heard = true;
         let lasting = socket.lasting;
         let (last, last_index) = (socket.last_given, socket.last_index);
-        let follows = number == last + 1 && index == serial::next(last_index);
+        // The engine numbers openings like messages, so the first message may follow one that was lost.
+        let follows = number == last + 1 && (index == serial::next(last_index) || last == 0 && by_engine);
         (socket.last_given, socket.last_index) = (number, index);
         if lasting {
             socket.given.push_back((index, number));
