@@ -1,5 +1,6 @@
 //! The one list of scenarios. Each makes its own actors; they share the gateway and the runner of the stage.
 
+mod alarms;
 mod api;
 mod faults;
 mod hibernation;
@@ -25,6 +26,12 @@ pub const ALL: &[Scenario] = &[
     scenario!(everywhere, kv::every_operation_does_what_it_says),
     scenario!(everywhere, kv::values_can_be_read_from_outside),
     scenario!(everywhere, lifecycle::a_sleeping_actor_wakes_on_a_request_and_keeps_its_count),
+    scenario!(everywhere, alarms::an_alarm_wakes_a_sleeping_actor_when_it_is_due),
+    scenario!(everywhere, alarms::an_alarm_that_was_set_anew_rings_at_its_new_time_only),
+    scenario!(everywhere, alarms::an_alarm_that_was_taken_away_does_not_ring),
+    scenario!(everywhere, alarms::an_alarm_of_a_sleeping_actor_outlives_a_broken_connection),
+    scenario!(our_runner, alarms::an_alarm_due_while_awake_is_told_at_once_and_wakes_nobody_later),
+    scenario!(our_runner, alarms::an_alarm_outlives_the_runner_that_set_it),
     scenario!(everywhere, lifecycle::a_deleted_actor_is_gone_and_its_key_is_free),
     scenario!(everywhere, lifecycle::an_actor_can_destroy_itself),
     scenario!(everywhere, api::answers_have_the_engines_shapes),

@@ -47,6 +47,7 @@ pub struct Scenario {
 
 /// What a scenario works with. The runner reaches the gateway through `cut`; clients reach it directly.
 pub struct Stage {
+    pub gateway_side: GatewaySide,
     pub runner_side: RunnerSide,
     pub client: Client,
     pub cut: Cut,
@@ -125,6 +126,7 @@ impl Stage {
         let pool = "pool";
         let place = RunnerPlace::new(cut.port, pool, &hooks);
         Self {
+            gateway_side,
             runner_side,
             client: Client::new(port),
             cut,

@@ -92,6 +92,7 @@ function describe(id, generation, config) {
 			delete: (keys) => runner.kvDelete(id, keys),
 			deleteRange: (start, end) => runner.kvDeleteRange(id, start, end),
 		},
+		alarm: (at) => runner.setAlarm(id, at, generation),
 		sleep: () => runner.sleepActor(id, generation),
 		destroy: () => runner.destroyActor(id, generation),
 	};

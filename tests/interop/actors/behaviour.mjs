@@ -1,7 +1,8 @@
 // What the test actor does, whoever hosts it: the TypeScript runner (`ts_runner.mjs`) and a child process of ours
 // (`counter.mjs`) both serve exactly this, so one list of scenarios fits every pairing.
 //
-// `actor` is { id, name, key, generation, input, kv, sleep(), destroy() }; all keys and values of `kv` are Buffers.
+// `actor` is { id, name, key, generation, input, kv, alarm(at), sleep(), destroy() }; all keys and values of `kv` are
+// Buffers. An actor has one alarm here: `alarm` sets it anew, in milliseconds since the epoch, or takes it away with null.
 
 import { appendFileSync } from "node:fs";
 import { setTimeout as setTimer } from "node:timers";
@@ -41,6 +42,12 @@ export async function answer(request, actor) {
 				await actor.kv.put([[Buffer.from("step"), Buffer.from(String(step))]]);
 			}
 			return text(await increment(actor.kv));
+		}
+		case "/alarm": {
+			const ms = url.searchParams.get("in_ms");
+			const at = ms === null ? null : Date.now() + Number(ms);
+			await actor.alarm(at);
+			return text(at);
 		}
 		case "/sleep":
 			actor.stopTakes = Number(url.searchParams.get("stop_takes") ?? 0);

@@ -53,6 +53,7 @@ const actor = {
 		delete: (keys) => api("POST", "/v1/kv:batch", { delete: keys.map(b64) }),
 		deleteRange: (start, end) => api("POST", "/v1/kv:batch", { delete_range: [b64(start), b64(end)] }),
 	},
+	alarm: (at) => (at === null ? api("DELETE", "/v1/alarms/ring") : api("PUT", "/v1/alarms/ring", { at })),
 	sleep: () => api("POST", "/v1/sleep").catch(() => {}),
 	destroy: () => api("POST", "/v1/destroy").catch(() => {}),
 };
@@ -66,7 +67,7 @@ const server = http.createServer(async (request, response) => {
 	const parts = [];
 	for await (const part of request) parts.push(part);
 	const body = Buffer.concat(parts);
-	if (request.url === "/_actor") return event(request.headers["actor-event"], response);
+	if (request.url === "/_actor") return event(request.headers, response);
 	try {
 		if (request.url.startsWith("/who")) actor.input = await input();
 		const reply = await answer({ method: request.method, path: request.url, headers: request.headers, body }, actor);
@@ -76,10 +77,15 @@ const server = http.createServer(async (request, response) => {
 	}
 });
 
-function event(name, response) {
-	if (name === "start") hook("start_event", identity);
-	if (name === "stop") response.on("finish", stop);
-	response.writeHead(name === "start" || name === "stop" ? 204 : 404).end();
+function event(headers, response) {
+	const events = {
+		start: () => hook("start_event", identity),
+		alarm: () => hook("alarm", { ...identity, alarm: headers["actor-alarm"], attempt: Number(headers["actor-attempt"]) }),
+		stop: () => response.on("finish", stop),
+	};
+	const told = events[headers["actor-event"]];
+	told?.();
+	response.writeHead(told ? 204 : 404).end();
 }
 
 const sockets = new WebSocketServer({ server, maxPayload: 64 << 20 });
