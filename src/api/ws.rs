@@ -9,12 +9,13 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use greenroom_protocol::StreamId;
+use greenroom_protocol::close::sendable_code;
 use serde_json::{Value, json};
 
 use super::access::Caller;
 use super::error::ApiError;
 use super::query::Query;
-use crate::host::{Outgoing, SocketInfo, is_text};
+use crate::host::{Outgoing, SocketError, SocketInfo, is_text};
 
 /// `GET /v1/ws?tag=`
 pub(super) async fn list(Caller(context): Caller, uri: Uri) -> Result<Json<Value>, ApiError> {
@@ -50,9 +51,10 @@ pub(super) async fn broadcast(
 pub(super) async fn close(Caller(context): Caller, Path(id): Path<String>, uri: Uri) -> Result<StatusCode, ApiError> {
     let query = Query::parse(uri.query(), &["code", "reason"])?;
     let code = query.count("code")?.unwrap_or(1000);
-    let code = u16::try_from(code).ok().filter(|code| (1000..5000).contains(code));
-    let code =
-        code.ok_or_else(|| ApiError::bad_request("`code` is no WebSocket close code", "1000, or 3000 to 4999"))?;
+    let code = u16::try_from(code).ok().filter(|code| sendable_code(Some(*code)) == *code).ok_or_else(|| {
+        let hint = "1000 to 1003, 1007 to 1013, or 3000 to 4999";
+        ApiError::bad_request("`code` is no code that a server may close a WebSocket with", hint)
+    })?;
     let reason = query.text("reason")?.unwrap_or_default();
     context.sockets().close(socket(&id)?, code, &reason).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -70,7 +72,7 @@ pub(super) async fn attach(
     Path(id): Path<String>,
     body: Result<Body, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
-    let attachment = body.map_err(|rejection| ApiError::body(rejection.status(), rejection.body_text()))?;
+    let attachment = body.map_err(|rejection| refused(&rejection, "an attachment has at most 16 KiB"))?;
     context.sockets().attach(socket(&id)?, attachment).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -94,12 +96,20 @@ fn socket(id: &str) -> Result<StreamId, ApiError> {
 
 /// A body as a frame: its content type says whether it is text.
 fn frame(headers: &HeaderMap, body: Result<Body, BytesRejection>) -> Result<Outgoing, ApiError> {
-    let data = body.map_err(|rejection| ApiError::body(rejection.status(), rejection.body_text()))?;
+    let data = body.map_err(|rejection| refused(&rejection, "a frame has at most 20 MiB"))?;
     let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(is_text);
     if text && std::str::from_utf8(&data).is_err() {
         return Err(ApiError::bad_request("the body is not UTF-8", "send it as application/octet-stream"));
     }
     Ok(Outgoing { data, binary: !text })
+}
+
+/// Why a body was not read; `limit` says how much it may have.
+fn refused(rejection: &BytesRejection, limit: &'static str) -> ApiError {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => SocketError::TooLarge(limit).into(),
+        status => ApiError::body(status, rejection.body_text()),
+    }
 }
 
 /// The largest frame, in bytes: what the wire carries, and a little so that one above it gets the error that says so.

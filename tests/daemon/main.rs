@@ -13,4 +13,5 @@ mod isolation;
 mod reporter;
 mod run;
 mod service;
+mod sockets;
 mod streams;

@@ -180,4 +180,4 @@ impl Daemon {
 }
 
 /// Far more than any of this takes; a busy machine is no failure.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
