@@ -13,4 +13,5 @@ mod http;
 mod kill;
 mod ledger;
 mod load;
+mod place;
 mod storm;

@@ -1,35 +1,14 @@
 // A room that puts down everything it is told before it answers, so that others can check it: a line of JSON in the
 // file LEDGER per event, and every fifth message of a client in the actor's storage.
 
-import { appendFileSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import http from "node:http";
+import { call, note as put, read } from "../actor.mjs";
 
-const { ACTOR_ID, ACTOR_GENERATION, ACTOR_SOCKET, ACTOR_API_SOCKET, ACTOR_TOKEN_FILE, LEDGER } = process.env;
-const authorization = "Bearer " + readFileSync(ACTOR_TOKEN_FILE, "utf8").trim();
-
-// One short write with O_APPEND: lines of several processes never mix, and a killed process has written all of it or
-// nothing.
-function note(what, fields) {
-  const life = { actor: ACTOR_ID, generation: Number(ACTOR_GENERATION), pid: process.pid };
-  appendFileSync(LEDGER, JSON.stringify({ what, at: Date.now(), ...life, ...fields }) + "\n");
-}
-
-async function read(stream) {
-  return Buffer.concat(await stream.toArray()).toString();
-}
-
-function api(method, path, body) {
-  return new Promise((done, failed) => {
-    const options = { socketPath: ACTOR_API_SOCKET, method, path, headers: { authorization } };
-    const request = http.request(options, async (response) => {
-      const text = await read(response);
-      if (response.statusCode < 300) done(text);
-      else failed(new Error(`${method} ${path}: ${response.statusCode} ${text}`));
-    });
-    request.on("error", failed);
-    request.end(body);
-  });
-}
+const { ACTOR_ID, ACTOR_GENERATION, ACTOR_SOCKET, ACTOR_API_SOCKET, ACTOR_TOKEN_FILE } = process.env;
+const token = readFileSync(ACTOR_TOKEN_FILE, "utf8").trim();
+const api = (method, path, body) => call({ socketPath: ACTOR_API_SOCKET }, token, method, path, body);
+const note = (what, fields) => put(what, { actor: ACTOR_ID, generation: Number(ACTOR_GENERATION), ...fields });
 
 const on = {
   open(headers) {
@@ -77,14 +56,6 @@ process.on("SIGTERM", () => {
   note("stop", {});
   process.exit(0);
 });
-
-// A runner that is killed cannot end what it has started; its successor does. Should there be none, this does.
-let orphaned = 0;
-const parent = process.ppid;
-setInterval(() => {
-  orphaned = process.ppid === parent ? 0 : orphaned + 1;
-  if (orphaned > 60) process.exit(0);
-}, 1000).unref();
 
 note("start", {});
 server.listen(ACTOR_SOCKET);

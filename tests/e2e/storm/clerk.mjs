@@ -1,35 +1,17 @@
 // Writes what it is told to its storage, sets alarms, and puts down in the file LEDGER when one comes. As an actor's own
 // process, or with PORT as an app that serves many.
 
-import { appendFileSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import http from "node:http";
+import { call, note, read } from "../actor.mjs";
 
-const { ACTOR_ID, ACTOR_SOCKET, ACTOR_API_SOCKET, ACTOR_TOKEN_FILE, LEDGER, PORT } = process.env;
+const { ACTOR_ID, ACTOR_SOCKET, ACTOR_API_SOCKET, ACTOR_TOKEN_FILE, PORT } = process.env;
 const token = ACTOR_TOKEN_FILE ? readFileSync(ACTOR_TOKEN_FILE, "utf8").trim() : "";
-
-// One short write with O_APPEND: lines of several processes never mix, and a killed process has written all of it or
-// nothing.
-function note(what, fields) {
-  appendFileSync(LEDGER, JSON.stringify({ what, at: Date.now(), pid: process.pid, ...fields }) + "\n");
-}
-
-async function read(stream) {
-  return Buffer.concat(await stream.toArray()).toString();
-}
 
 // Asks the API of the actor that a request is for.
 function api(headers, method, path, body) {
-  return new Promise((done, failed) => {
-    const authorization = `Bearer ${headers["actor-token"] ?? token}`;
-    const there = ACTOR_API_SOCKET ? { socketPath: ACTOR_API_SOCKET } : { host: "127.0.0.1", port: new URL(headers["actor-api"]).port };
-    const request = http.request({ ...there, method, path, headers: { authorization } }, async (response) => {
-      const text = await read(response);
-      if (response.statusCode < 300) done(text);
-      else failed(new Error(`${method} ${path}: ${response.statusCode} ${text}`));
-    });
-    request.on("error", failed);
-    request.end(body);
-  });
+  const there = ACTOR_API_SOCKET ? { socketPath: ACTOR_API_SOCKET } : { host: "127.0.0.1", port: new URL(headers["actor-api"]).port };
+  return call(there, headers["actor-token"] ?? token, method, path, body);
 }
 
 const server = http.createServer(async (request, response) => {
@@ -61,14 +43,6 @@ const server = http.createServer(async (request, response) => {
 });
 
 process.on("SIGTERM", () => process.exit(0));
-
-// A runner that is killed cannot end what it has started; its successor does. Should there be none, this does.
-let orphaned = 0;
-const parent = process.ppid;
-setInterval(() => {
-  orphaned = process.ppid === parent ? 0 : orphaned + 1;
-  if (orphaned > 60) process.exit(0);
-}, 1000).unref();
 
 if (PORT) {
   server.listen(Number(PORT), "127.0.0.1", () => note("serves", {}));

@@ -1,15 +1,12 @@
 //! Gateway, runner, actors' processes and the networks between them, each of which can fail.
 
-use std::fs::File;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
-use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -17,6 +14,7 @@ use crate::chaos::cut::{Cut, Weather};
 use crate::chaos::dice::Dice;
 use crate::gateway::{Gateway, PATIENCE};
 use crate::http;
+use crate::place::{Place, Started, signal};
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +40,7 @@ pub enum Trouble {
 
 /// Processes of actors with a process each, and where their app is.
 pub struct Scene {
-    folder: TempDir,
+    place: Place,
     gateway: Option<Gateway>,
     /// Between clients and gateway.
     door: Cut,
@@ -50,10 +48,9 @@ pub struct Scene {
     wire: Cut,
     /// Between runner and app.
     hall: Cut,
-    runner: Child,
-    app: Child,
+    runner: Started,
+    app: Started,
     app_port: u16,
-    started: usize,
     pub actors: Vec<String>,
     /// What goes on and ends by itself.
     ongoing: Vec<JoinHandle<()>>,
@@ -95,8 +92,8 @@ impl Told {
 
 impl Scene {
     pub async fn set(dice: &mut Dice) -> Self {
-        let folder = TempDir::with_prefix("storm-").expect("a directory");
-        let gateway = start_gateway(folder.path(), "127.0.0.1:0").await;
+        let mut place = Place::new(POOL, LOST_AFTER);
+        let gateway = place.gateway("127.0.0.1:0").await;
         let port = gateway.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
         let (door, wire) = (Cut::before(port).await, Cut::before(port).await);
         // Free a moment ago; it has to be the same after every start.
@@ -104,18 +101,17 @@ impl Scene {
         let app_port = free.local_addr().expect("a bound socket has an address").port();
         drop(free);
         let hall = Cut::before(app_port).await;
-        let app = start_app(folder.path(), app_port);
-        let file = format!(
+        let app = start_app(&place, app_port);
+        place.write_actors_file(&format!(
             "[actors.{CLERK}]\ncommand = [\"node\", {SCRIPT:?}]\nenv = {{ LEDGER = {:?} }}\nsandbox = \"off\"\n\
              sleep_after = \"1s\"\nstop_grace = \"3s\"\n\n\
              [actors.{GUEST}]\nupstream = [\"http://127.0.0.1:{}\"]\nsleep_after = \"1s\"\nstop_grace = \"3s\"\n",
-            folder.path().join(LEDGER),
+            place.ledger_file(),
             hall.port,
-        );
-        std::fs::write(folder.path().join("actors.toml"), file).expect("it is written");
-        let runner = start_runner(folder.path(), wire.port, 0);
+        ));
+        let runner = place.runner(DATA, wire.port);
         let mut scene = Scene {
-            folder,
+            place,
             gateway: Some(gateway),
             door,
             wire,
@@ -123,14 +119,13 @@ impl Scene {
             runner,
             app,
             app_port,
-            started: 1,
             actors: Vec::new(),
             ongoing: Vec::new(),
             dice: dice.fork(),
         };
         for number in 0..CLERKS + GUESTS {
             let kind = if number < CLERKS { CLERK } else { GUEST };
-            let actor = scene.create(kind, number).await;
+            let actor = scene.place.create(scene.authority(), kind, number).await;
             scene.actors.push(actor);
         }
         scene
@@ -154,7 +149,7 @@ impl Scene {
                 let mut gateway = self.gateway.take().expect("it runs");
                 gateway.kill();
                 gateway.ended().await;
-                self.gateway = Some(start_gateway(self.folder.path(), &gateway.authority).await);
+                self.gateway = Some(self.place.gateway(&gateway.authority).await);
             }
             Trouble::PauseGateway => {
                 let pid = self.gateway.as_ref().expect("it runs").pid();
@@ -162,13 +157,12 @@ impl Scene {
             }
             Trouble::CutClients => self.ongoing.push(self.door.spell(Weather::Down, length)),
             Trouble::KillRunner => {
-                signal(pid_of(&self.runner), Signal::KILL);
-                ended(&mut self.runner).await;
+                self.runner.signal(Signal::KILL);
+                self.runner.ended().await;
                 sleep(length / 2).await;
-                self.runner = start_runner(self.folder.path(), self.wire.port, self.started);
-                self.started += 1;
+                self.runner = self.place.runner(DATA, self.wire.port);
             }
-            Trouble::PauseRunner => self.pause(vec![pid_of(&self.runner)], length),
+            Trouble::PauseRunner => self.pause(vec![self.runner.pid()], length),
             Trouble::CutRunner => self.ongoing.push(self.wire.spell(Weather::Down, length)),
             Trouble::SilenceRunner => self.ongoing.push(self.wire.spell(Weather::Silent, length)),
             Trouble::KillActors => self.clerks().into_iter().for_each(|pid| signal(pid, Signal::KILL)),
@@ -177,12 +171,12 @@ impl Scene {
                 self.pause(clerks, length);
             }
             Trouble::KillApp => {
-                signal(pid_of(&self.app), Signal::KILL);
-                ended(&mut self.app).await;
+                self.app.signal(Signal::KILL);
+                self.app.ended().await;
                 sleep(length / 2).await;
-                self.app = start_app(self.folder.path(), self.app_port);
+                self.app = start_app(&self.place, self.app_port);
             }
-            Trouble::PauseApp => self.pause(vec![pid_of(&self.app)], length),
+            Trouble::PauseApp => self.pause(vec![self.app.pid()], length),
             Trouble::CutApp => {
                 let weather = if self.dice.between(0, 2) == 0 { Weather::Down } else { Weather::Silent };
                 self.ongoing.push(self.hall.spell(weather, length));
@@ -236,7 +230,7 @@ impl Scene {
 
     /// The alarms that actors have put down.
     pub fn alarms_told(&self) -> Vec<Told> {
-        let lines = self.ledger();
+        let lines = self.place.ledger();
         let alarms = lines.iter().filter(|line| line["what"] == "alarm");
         let text = |line: &Value, field: &str| line[field].as_str().expect("a text").to_owned();
         alarms
@@ -255,52 +249,22 @@ impl Scene {
 
     /// Stops all of it; how runner and gateway ended.
     pub async fn close(mut self) -> (Option<i32>, Option<i32>) {
-        signal(pid_of(&self.runner), Signal::TERM);
-        let runner = ended(&mut self.runner).await;
+        self.runner.signal(Signal::TERM);
+        let runner = self.runner.ended().await;
         (runner, self.gateway.take().expect("it runs").stop().await)
     }
 
     /// Keeps what was written, for somebody to look at.
     pub fn keep(self) -> PathBuf {
-        self.folder.keep()
-    }
-
-    async fn create(&self, kind: &str, number: usize) -> String {
-        let policy = ["sleep", "restart"][number % 2];
-        let body = serde_json::json!({
-            "name": kind, "key": format!("storm/{number}"), "runner_name_selector": POOL, "crash_policy": policy,
-        });
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let answer = http::send(self.authority(), "PUT", "/actors?namespace=default", body.to_string()).await;
-            let answer = answer.expect("an answer");
-            if answer.status == 200 {
-                return answer.json()["actor"]["actor_id"].as_str().expect("an id").to_owned();
-            }
-            assert!(Instant::now() < deadline, "{}", answer.text());
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    fn ledger(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.folder.path().join(LEDGER)).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+        self.place.keep()
     }
 
     /// Some of the processes that serve one actor each.
     fn clerks(&mut self) -> Vec<Pid> {
-        let lines = self.ledger();
         let mut clerks = self.actors[..CLERKS].to_vec();
         self.dice.shuffle(&mut clerks);
         clerks.truncate(CLERKS.div_ceil(2));
-        let newest = clerks.iter().filter_map(|actor| {
-            let start = lines.iter().rev().find(|line| line["what"] == "start" && line["actor"] == **actor)?;
-            let pid = i32::try_from(start["pid"].as_i64()?).ok()?;
-            // It may have ended; then its number may have become somebody else's.
-            let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
-            if environment.contains(&format!("ACTOR_ID={actor}\0")) { Pid::from_raw(pid) } else { None }
-        });
-        newest.collect()
+        self.place.processes_of(&clerks)
     }
 
     /// Usually shorter than anybody's patience, sometimes longer than the gateway keeps actors of a runner that is
@@ -314,63 +278,10 @@ impl Scene {
     }
 }
 
-async fn start_gateway(folder: &Path, listen: &str) -> Gateway {
-    Gateway::start_losing_runners_after(&folder.join("gateway"), listen, LOST_AFTER).await
-}
-
-fn start_runner(folder: &Path, port: u16, number: usize) -> Child {
-    let log = File::create(folder.join(format!("runner-{number}.log"))).expect("it is created");
-    Command::new(env!("CARGO_BIN_EXE_greenroom"))
-        .args([
-            "run",
-            "--allow-root",
-            "--runner-name",
-            POOL,
-            "--admin",
-            "off",
-            "--log",
-            "debug",
-            "--log-format",
-            "text",
-        ])
-        .args(["--endpoint", &format!("http://127.0.0.1:{port}")])
-        .arg("--actors")
-        .arg(folder.join("actors.toml"))
-        .arg("--data-dir")
-        .arg(folder.join("runner"))
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").expect("a path"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the runner starts")
-}
-
-fn start_app(folder: &Path, port: u16) -> Child {
-    Command::new("node")
-        .arg(SCRIPT)
-        .env("PORT", port.to_string())
-        .env("LEDGER", folder.join(LEDGER))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the app starts")
-}
-
-fn signal(pid: Pid, signal: Signal) {
-    // It may have ended by now.
-    let _ = kill_process(pid, signal);
-}
-
-fn pid_of(child: &Child) -> Pid {
-    child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("it runs")
-}
-
-async fn ended(child: &mut Child) -> Option<i32> {
-    timeout(PATIENCE, child.wait()).await.expect("it ends").expect("a status").code()
+fn start_app(place: &Place, port: u16) -> Started {
+    let mut command = Command::new("node");
+    command.arg(SCRIPT).env("PORT", port.to_string()).env("LEDGER", place.ledger_file());
+    Started::start(command)
 }
 
 pub const POOL: &str = "storm";
@@ -381,6 +292,7 @@ pub const GUEST: &str = "guest";
 const CLERKS: usize = 4;
 const GUESTS: usize = 3;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/storm/clerk.mjs");
-const LEDGER: &str = "ledger.jsonl";
+/// The name of the runner's data, which every new one takes over.
+const DATA: &str = "runner";
 /// Short, so that some pauses and cuts are longer.
 const LOST_AFTER: &str = "2s";
