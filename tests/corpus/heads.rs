@@ -130,9 +130,10 @@ fn reserved(path: &str) {
     let Some(uri) = path_and_query(path) else { return };
     let raw = uri.path();
     let decoded = percent_decode_str(raw).decode_utf8_lossy();
-    // What two kinds of app make of it: one resolves dots and then decodes, the other decodes and takes the first name.
+    // What kinds of app make of it: one resolves dots and then decodes, one the other way round, one only decodes, one
+    // does neither.
     let resolved = percent_decode_str(&without_dots(raw)).decode_utf8_lossy().into_owned();
-    for seen in [&*decoded, &*resolved, raw] {
+    for seen in [&*resolved, &without_dots(&decoded), &*decoded, raw] {
         let ours = seen.trim_start_matches('/').to_ascii_lowercase();
         if ours == "_actor" || ours.starts_with("_actor/") {
             assert!(is_reserved(path), "{path:?} reaches an app as {seen:?}");

@@ -116,20 +116,29 @@ pub(super) fn declared_length(headers: &Headers) -> Option<u64> {
     if plain && lengths.next().is_none() { length.parse().ok() } else { None }
 }
 
-/// Whether a path leads to `/_actor`, also for an app that decodes, folds case, or resolves dots.
+/// Whether a path leads to `/_actor` for any app: one that decodes or not, folds case, resolves dots before it decodes,
+/// after or never, and takes empty segments for names or for nothing.
 #[must_use]
 pub fn is_reserved(path: &str) -> bool {
     let route = path.split(['?', '#']).next().unwrap_or_default();
-    let decoded = percent_decode_str(route).decode_utf8_lossy();
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split(['/', '\\']) {
-        match segment.split(';').next().unwrap_or_default() {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            segment => segments.push(segment),
+    // How many names stand before the next segment for the app that is left with the fewest. Where there is none, the
+    // next name is the first of the path for that app.
+    let mut before = 0_usize;
+    for segment in route.split('/') {
+        let decoded = percent_decode_str(segment).decode_utf8_lossy();
+        let mut taken_apart = before;
+        for name in decoded.split(['/', '\\']) {
+            match name.split(';').next().unwrap_or_default() {
+                "" | "." => {}
+                ".." => taken_apart = taken_apart.saturating_sub(1),
+                name if taken_apart == 0 && name.eq_ignore_ascii_case("_actor") => return true,
+                _ => taken_apart += 1,
+            }
         }
+        // Whoever resolves dots first sees one name where another sees several.
+        before = taken_apart.min(before + 1);
     }
-    segments.first().is_some_and(|first| first.eq_ignore_ascii_case("_actor"))
+    false
 }
 
 /// Headers that belong to one connection, or to the framing of one message.
@@ -201,10 +210,19 @@ mod tests {
             "/_ACTOR",
             "/_actor;v=1",
             "\\_actor",
+            "/_actor/../x",
+            "/_actor//../x",
+            "//../_actor///../x",
+            "/x%2fy/../_actor",
+            "/%2f/x%2fy/../_actor",
+            "/x\\y/../_actor",
+            "/x%2f../_actor",
         ] {
             assert!(is_reserved(path), "{path}");
         }
-        for path in ["/", "", "/_actors", "/x/_actor", "/actor", "/?/_actor", "/_actor.html"] {
+        for path in
+            ["/", "", "/_actors", "/x/_actor", "/actor", "/?/_actor", "/_actor.html", "/x/y/../_actor", "/../x/_actor"]
+        {
             assert!(!is_reserved(path), "{path}");
         }
     }
