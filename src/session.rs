@@ -135,6 +135,13 @@ impl Session {
         self.actors.live()
     }
 
+    /// Whether a life goes on, or has ended and the gateway may yet ask for it: one that ended is forgotten a minute after
+    /// its end was told on a connection that has lasted since.
+    #[must_use]
+    pub fn remembers(&self, key: &ActorKey) -> bool {
+        self.actors.life(key).is_some()
+    }
+
     /// How many events the gateway has not acknowledged.
     #[must_use]
     pub fn unacknowledged_events(&self) -> usize {

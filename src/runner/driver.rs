@@ -232,7 +232,7 @@ impl Driver {
                 self.actors.remove(&key);
                 self.observer.ended(&key, &outcome);
                 if let Some(journal) = &mut self.journal {
-                    journal.ended(key.clone(), now);
+                    journal.ended(key.clone(), now, |key| self.session.remembers(key));
                 }
                 Input::Ended(key, outcome)
             }

@@ -84,10 +84,12 @@ impl Journal {
         }
     }
 
-    /// A life has ended. Its file stays until the gateway surely knows.
-    pub(super) fn ended(&mut self, key: ActorKey, now: Instant) {
+    /// A life has ended. Its file stays until the gateway surely knows: for a while, and as long as the session
+    /// remembers the life, because its end could not be told or not for long enough.
+    pub(super) fn ended(&mut self, key: ActorKey, now: Instant, remembered: impl Fn(&ActorKey) -> bool) {
         self.ended.push_back((now, key));
-        while self.ended.front().is_some_and(|(since, _)| now.duration_since(*since) > KEEP) {
+        let over = |(since, key): &(Instant, ActorKey)| now.duration_since(*since) > KEEP && !remembered(key);
+        while self.ended.front().is_some_and(over) {
             if let Some((_, key)) = self.ended.pop_front() {
                 self.remove(&key);
             }
@@ -127,7 +129,8 @@ fn at(path: &Path, error: io::Error) -> JournalError {
     JournalError::Io { path: path.to_owned(), error }
 }
 
-/// How long an ended life stays noted: as long as the session keeps it for redelivered commands.
+/// How long an ended life stays noted at least: as long as the session keeps it for redelivered commands, once its end
+/// was told.
 const KEEP: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -144,7 +147,7 @@ mod tests {
         assert!(matches!(Journal::open(dir.path(), now), Err(JournalError::InUse(_))));
         journal.started(&hostile);
         journal.started(&ActorKey::new("done", 0));
-        journal.ended(ActorKey::new("done", 0), now);
+        journal.ended(ActorKey::new("done", 0), now, |_| false);
         journal.clear();
         drop(journal);
         let (_journal, lost) = Journal::open(dir.path(), now).expect("opens again");
@@ -165,7 +168,10 @@ mod tests {
             drop(journal);
         }
         let (mut journal, _) = Journal::open(dir.path(), now).expect("opens again");
-        journal.ended(ActorKey::new("b", 0), now + KEEP + Duration::from_secs(1));
+        let later = now + KEEP + Duration::from_secs(1);
+        journal.ended(ActorKey::new("b", 0), later, |_| true);
+        assert_eq!(journal.ended.len(), 2, "the gateway was away all the while");
+        journal.ended(ActorKey::new("c", 0), later, |_| false);
         drop(journal);
         let (_journal, lost) = Journal::open(dir.path(), now).expect("opens again");
         assert_eq!(lost, []);

@@ -96,6 +96,16 @@ impl Actors {
         self.lives.get(actor_id)?.last()
     }
 
+    /// Which life is meant by an acknowledgement that does not say so, as in version 4: the newest, unless events of older
+    /// ones are on their way. A gateway reads in order, and is done with a life before it starts the next, so the first
+    /// acknowledgement is for all of those.
+    pub(super) fn acknowledged_unnamed(&mut self, actor_id: &str) -> Option<u32> {
+        let (newest, older) = self.lives.get_mut(actor_id)?.split_last_mut()?;
+        let on_their_way = older.iter_mut().filter(|life| life.events.in_flight() > 0);
+        let told: usize = on_their_way.map(|life| life.events.acknowledge(i64::MAX)).sum();
+        (told == 0).then_some(newest.key.generation)
+    }
+
     /// All lives of an actor, oldest first.
     pub(super) fn lives_of(&self, actor_id: &str) -> &[Life] {
         self.lives.get(actor_id).map_or(&[], Vec::as_slice)

@@ -45,8 +45,7 @@ impl Session {
     pub(super) fn acknowledge_events(&mut self, checkpoints: &[Checkpoint]) {
         for checkpoint in checkpoints {
             let generation = match self.settings.version {
-                // Version 4 carries no generation in an acknowledgement.
-                Version::V4 => self.actors.newest(&checkpoint.actor_id).map(|life| life.key.generation),
+                Version::V4 => self.actors.acknowledged_unnamed(&checkpoint.actor_id),
                 Version::V5 | Version::V6 | Version::V7 => Some(checkpoint.generation),
             };
             let Some(generation) = generation else { continue };

@@ -243,6 +243,14 @@ impl Session {
         }
     }
 
+    /// What a socket has from an earlier opening that this life has taken for later lives, too. The engine may take that
+    /// answer for the one to the later opening, and keeps the socket before that is answered.
+    pub(super) fn lasting_before(&self, id: MessageId, actor: &ActorKey) -> Option<Box<Lasting>> {
+        let known = self.tunnel.streams.get(&id.stream).filter(|known| known.actor == *actor)?;
+        let kept = known.lasting().is_some() && self.link.features.are_none();
+        kept.then(|| Box::new(Lasting { unread: true, ..Lasting::new(id.index, Attachment::Sure) }))
+    }
+
     /// The actor takes a socket for this and later lives.
     pub(super) fn make_lasting(&mut self, id: StreamId) {
         if let Some(Stream { first_in, kind: Kind::WebSocket { last_in, lasting: lasting @ None }, .. }) =

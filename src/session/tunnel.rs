@@ -151,7 +151,7 @@ impl Session {
                     return self.send_tunnel(id.stream, 0, websocket_close(1011, "Actor not found"));
                 };
                 // A retried open may have any index; what follows counts on from it.
-                let kind = Kind::WebSocket { last_in: id.index, lasting: None };
+                let kind = Kind::WebSocket { last_in: id.index, lasting: self.lasting_before(id, &actor) };
                 let stream = self.open_stream(id.stream, actor.clone(), kind);
                 let headers = headers::split(headers, self.link.features);
                 self.effects.push_back(Effect::WebSocket { actor, stream, path, headers, index: id.index });

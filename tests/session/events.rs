@@ -112,6 +112,21 @@ fn in_version_4_an_acknowledgement_without_generation_means_the_newest() {
 }
 
 #[test]
+fn in_version_4_an_acknowledgement_is_for_older_lives_first() {
+    let mut stage = Stage::with(|settings| settings.version = Version::V4).opened();
+    stage.start("a", 0, 0);
+    stage.run("a", 0);
+    stage.crash("a", 0);
+    stage.start("a", 1, 0);
+    stage.run("a", 1);
+    assert_eq!(stage.session.unacknowledged_events(), 3);
+    stage.acknowledge("a", 0, 1);
+    assert_eq!(stage.session.unacknowledged_events(), 1, "the newest life's is left");
+    stage.acknowledge("a", 0, 0);
+    assert_eq!(stage.session.unacknowledged_events(), 0);
+}
+
+#[test]
 fn many_events_travel_in_bounded_messages_and_in_order() {
     let mut stage = Stage::with_actor();
     stage.start("b", 0, 0);

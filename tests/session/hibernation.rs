@@ -221,6 +221,18 @@ fn an_engine_that_began_to_count_again_with_an_opening_that_was_lost_is_followed
 }
 
 #[test]
+fn an_answer_that_the_engine_takes_for_one_to_a_later_opening_keeps_the_socket() {
+    let (mut stage, first) = with_lasting_socket();
+    let second = stage.websocket(first.id, 1, "a").expect("it opens once more");
+    stage.handle(Input::Sleep(key("a", 0)));
+    assert_eq!(stage.frame(second.id, 2), [], "it wants to sleep");
+    stage.stop("a", 0, 1);
+    assert_eq!(tunnelled(&stage.end("a", 0)), [], "the next life goes on with it");
+    let socket = restored_as(&mut stage, 1, 1);
+    assert!(matches!(stage.frame(socket.id, 2)[..], [Effect::WebSocketMessage { index: 2, .. }]));
+}
+
+#[test]
 fn a_gap_behind_messages_is_never_taken_for_a_lost_opening() {
     let (mut stage, socket) = with_lasting_socket();
     stage.frame(socket.id, 1);
