@@ -1,11 +1,14 @@
 //! A gateway core with a store, whose time and runners are moved by hand.
 
+#[path = "boot.rs"]
+mod boot;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use greenroom::gateway::core::{
-    Answer, Boot, CallId, CallRequest, ConnectionId, Core, Effect, Features, Hello, Input, Now, Settings, StreamRef,
+    Answer, CallId, CallRequest, ConnectionId, Core, Effect, Features, Hello, Input, Now, Settings, StreamRef,
 };
 use greenroom::gateway::{CreateActor, GatewayError, StreamHead, StreamUp, TunnelEvent};
 use greenroom::protocol::{
@@ -13,6 +16,8 @@ use greenroom::protocol::{
     ToServer, ToServerTunnel, Version,
 };
 use greenroom::store::{ActorRecord, CrashPolicy, Found, MemoryStore, Phase, Query, Store};
+
+use boot::boot;
 
 /// The gateway and everything around it.
 pub struct World {
@@ -390,26 +395,3 @@ pub fn failed(message: &'static str) -> Event {
 }
 
 pub const OK: Event = Event::StoppedOk { message: None };
-
-fn boot(store: &mut MemoryStore) -> Boot {
-    let mut boot = Boot::default();
-    let mut read = |query| store.read(&query).expect("reads");
-    if let Found::Namespaces(namespaces) = read(Query::Namespaces) {
-        boot.namespaces = namespaces;
-    }
-    for namespace in &boot.namespaces {
-        if let Found::RunnerConfigs(configs) = read(Query::RunnerConfigs { namespace_id: namespace.id.clone() }) {
-            boot.runner_configs.extend(configs);
-        }
-    }
-    if let Found::Runners(runners) = read(Query::Runners) {
-        boot.runners = runners;
-    }
-    if let Found::Actors(actors) = read(Query::AwakeActors) {
-        boot.actors = actors;
-    }
-    if let Found::Alarm(alarm) = read(Query::NextAlarm) {
-        boot.next_alarm = alarm;
-    }
-    boot
-}

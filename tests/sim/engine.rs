@@ -178,7 +178,7 @@ impl Engine {
                 }
                 self.numbers += 1;
                 let id: Arc<str> = format!("actor-{}", self.numbers).into();
-                let actor = Actor::new(create.crash_policy, create.key);
+                let actor = Actor::new(create.crash_policy, create.key, create.pool);
                 let record = actor.record(&id, now);
                 self.actors.insert(id.clone(), actor);
                 self.allocate(&id, now);
@@ -209,7 +209,7 @@ impl Actor {
             namespace_id: "default".into(),
             name: "counter".into(),
             key: self.key.clone(),
-            pool: "pool".into(),
+            pool: self.pool.clone(),
             crash_policy: CrashPolicy::Sleep,
             input: None,
             phase: store::Phase::Pending,

@@ -55,8 +55,10 @@ pub enum Law {
     ARefusalHasAReason,
     /// Nothing grows beyond its limit.
     EverythingIsBounded,
-    /// An alarm is not early and not lost.
+    /// An alarm is not lost.
     AnAlarmRings,
+    /// An actor that sleeps is not woken before its alarm, if nobody else wants it.
+    AnAlarmIsNotEarly,
     /// When everything works again, gateway and runners agree on which actor lives where.
     EverybodyAgrees,
     /// Whoever has nothing to do waits.

@@ -17,24 +17,24 @@ use std::env;
 use std::time::{Duration, Instant};
 
 use laws::Law;
-use plan::{HARSH, Plan};
+use plan::{HARSH, Plan, WIDE};
 use saboteur::Bug;
 use shrink::{run, shrink};
 use world::Tally;
 
 #[test]
 fn every_law_holds_whatever_breaks_first_half() {
-    run_seeds((0..SEEDS).chain(HARSH..HARSH + SEEDS).step_by(2));
+    run_seeds(every_time().step_by(2));
 }
 
 #[test]
 fn every_law_holds_whatever_breaks_second_half() {
-    run_seeds((0..SEEDS).chain(HARSH..HARSH + SEEDS).skip(1).step_by(2));
+    run_seeds(every_time().skip(1).step_by(2));
 }
 
 #[test]
 fn the_same_seed_gives_the_same_log() {
-    for seed in [1, 2, 3, 4] {
+    for seed in [1, 2, 3, 4, WIDE + 1, WIDE + 3] {
         let plan = Plan::new(seed);
         let (first, second) = (run(&plan, None, true).log, run(&plan, None, true).log);
         assert!(first.len() > 100, "seed {seed}: only {} lines", first.len());
@@ -100,6 +100,11 @@ fn seeds_that_nobody_has_seen() {
     println!("{count} seeds from {first} on, and every law held");
 }
 
+/// The seeds that run with every test run.
+fn every_time() -> impl Iterator<Item = u64> {
+    (0..SEEDS).chain(HARSH..HARSH + SEEDS).chain(WIDE..WIDE + WIDE_SEEDS)
+}
+
 /// Runs seeds until one breaks a law; answers how many there were.
 fn run_seeds(seeds: impl IntoIterator<Item = u64>) -> u64 {
     let mut sum = Tally::default();
@@ -138,10 +143,12 @@ const BUGS: &[(Bug, &[Law])] = &[
     (Bug::ForgetToResendMessages, &[Law::ASocketIsReadInOrder, Law::ASocketStaysOpen]),
     (Bug::AcknowledgeEventsBeforeSync, &[Law::NothingIsToldBeforeItIsDurable]),
     (Bug::AnswerStorageBeforeSync, &[Law::AnAcknowledgedWriteStays, Law::NothingIsAcknowledgedBeforeItIsTaken]),
+    (Bug::RingEarly, &[Law::AnAlarmIsNotEarly]),
     (Bug::AcknowledgeMessagesBeforeTaken, &[Law::NothingIsAcknowledgedBeforeItIsTaken]),
 ];
 
-/// How many seeds run with every test run: well under two minutes on two cores.
+/// How many seeds of each kind run with every test run: well under two minutes on two cores.
 const SEEDS: u64 = 2_000;
+const WIDE_SEEDS: u64 = 1_500;
 /// The end of the log of a run that broke a law.
 const LOG_SHOWN: usize = 400;

@@ -10,6 +10,10 @@ use crate::dice::Dice;
 /// Seeds from here on stand for harsher runs, in which more breaks and more happens.
 pub const HARSH: u64 = 1_000_000;
 
+/// Seeds from here on are as harsh and stand for more: every version of the protocol beside every other, pools, indexes
+/// about to wrap, bodies that use up their credit, runners that forget everything.
+pub const WIDE: u64 = 30_000_000;
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -31,8 +35,15 @@ pub struct Conditions {
     /// The peer is a model of the Rivet engine in place of our gateway.
     pub engine: bool,
     pub runners: usize,
+    /// Actors and runners are in this many pools.
+    pub pools: usize,
     pub slots: u32,
-    pub version: Version,
+    /// What each runner speaks.
+    pub versions: Vec<Version>,
+    /// Messages are encoded and decoded on their way, so that what a version cannot say is not said.
+    pub encoded: bool,
+    /// What a runner takes for the index of a socket's opening, where our gateway says 0.
+    pub first_index: u16,
     pub thresholds: Thresholds,
     pub limits: Limits,
     pub kv_timeout: Duration,
@@ -111,6 +122,12 @@ pub enum Step {
     KillRunner {
         runner: usize,
     },
+    /// A runner is gone with its data directory: what starts in its place has another key and knows nothing.
+    LoseRunner {
+        runner: usize,
+    },
+    /// Sockets on which nothing is under way have had nearly as many messages as there are indexes.
+    Age,
     /// A runner is told to drain.
     Drain {
         runner: usize,
@@ -165,6 +182,15 @@ pub enum Step {
     UploadMore {
         pick: u64,
     },
+    /// Bodies of large pieces that travel on credit, to an actor or from it.
+    Send {
+        pick: u64,
+        pieces: u32,
+    },
+    Fetch {
+        pick: u64,
+        pieces: u32,
+    },
     OpenSocket {
         pick: u64,
         lasting: bool,
@@ -181,8 +207,11 @@ pub enum Step {
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
-        let conditions = Conditions::new(&mut dice, seed % 4 == 3);
-        let harsh = seed >= HARSH;
+        let mut conditions = Conditions::new(&mut dice, seed % 4 == 3);
+        let (harsh, wide) = (seed >= HARSH, seed >= WIDE);
+        if wide {
+            conditions.widen(&mut dice);
+        }
         let faults = if harsh { dice.pick(&[30, 60, 120, 200]) } else { dice.pick(&[0, 10, 25, 50, 100]) };
         let steps = dice.between(40, 160);
         let mut planned = vec![Planned { step: Step::Pass(2_000), salt: dice.roll() }];
@@ -191,9 +220,12 @@ impl Plan {
             planned.push(Planned { step, salt: dice.roll() });
         }
         planned.extend((0..steps).map(|_| {
-            let rare = harsh && dice.percent(12);
-            let step =
-                if rare { Step::draw_rare(&mut dice) } else { Step::draw(&mut dice, faults, conditions.runners) };
+            let (rarer, rare) = (wide && dice.percent(12), harsh && dice.percent(12));
+            let step = match (rarer, rare) {
+                (true, _) => Step::draw_rarer(&mut dice, conditions.runners),
+                (false, true) => Step::draw_rare(&mut dice),
+                (false, false) => Step::draw(&mut dice, faults, conditions.runners),
+            };
             Planned { step, salt: dice.roll() }
         }));
         Plan { seed, conditions, steps: planned }
@@ -230,11 +262,15 @@ impl Conditions {
         }
         let bad = dice.pick(&[0, 0, 5, 20]);
         let slowest = dice.pick(&[2, 50, 500, 3_000]);
+        let runners = usize::try_from(dice.between(1, 2)).expect("small");
         Conditions {
             engine,
-            runners: usize::try_from(dice.between(1, 2)).expect("small"),
+            runners,
+            pools: 1,
             slots: u32::try_from(dice.between(2, 10)).expect("small"),
-            version: dice.pick(&[Version::V5, Version::V6, Version::V7, Version::V7]),
+            versions: vec![dice.pick(&[Version::V5, Version::V6, Version::V7, Version::V7]); runners],
+            encoded: false,
+            first_index: 0,
             thresholds,
             limits,
             kv_timeout: dice.millis(5_000, 60_000),
@@ -254,7 +290,37 @@ impl Conditions {
     }
 }
 
+impl Conditions {
+    /// Draws what only wide seeds have.
+    fn widen(&mut self, dice: &mut Dice) {
+        self.encoded = true;
+        self.pools = dice.pick(&[1, 1, 2]);
+        self.runners = usize::try_from(dice.between(1, 3)).expect("small").max(self.pools);
+        self.versions = (0..self.runners).map(|_| dice.pick(&Version::ALL)).collect();
+        if !self.engine && dice.percent(50) {
+            self.first_index = u16::MAX - u16::try_from(dice.below(12)).expect("small");
+        }
+    }
+
+    /// The pool of a runner, or of anything else by its number.
+    pub fn pool_of(&self, number: usize) -> &'static str {
+        ["pool", "other"][number % self.pools]
+    }
+}
+
 impl Step {
+    /// What only wide seeds have.
+    fn draw_rarer(dice: &mut Dice, runners: usize) -> Self {
+        let runner = usize::try_from(dice.below(runners as u64)).expect("small");
+        let pick = dice.roll() >> 8;
+        match dice.below(10) {
+            0 => Step::LoseRunner { runner },
+            1 => Step::Age,
+            2..6 => Step::Send { pick, pieces: u32::try_from(dice.between(1, 12)).expect("small") },
+            _ => Step::Fetch { pick, pieces: u32::try_from(dice.between(1, 12)).expect("small") },
+        }
+    }
+
     /// What only harsh runs have.
     fn draw_rare(dice: &mut Dice) -> Self {
         let pick = dice.roll() >> 8;

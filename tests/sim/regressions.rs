@@ -19,4 +19,11 @@ pub const SEEDS: &[(u64, &str)] = &[
     (20_003_281, "the model: what was held until it was durable was checked though its connection was gone by then"),
     (20_032_235, "the model: a runner's close was answered by an engine that had closed the connection before"),
     (20_048_740, "the model: the start for an alarm that rang late was taken for a repeated one"),
+    (20_070_680, "the model: lives that a gateway forgot to stop when it was killed were counted as if they had slots"),
+    (20_071_112, "a life that ended was forgotten a minute later, though the gateway was away, and given again"),
+    (
+        20_102_395,
+        "an engine took an answer for that to a later opening, and a life that wanted to sleep was given more",
+    ),
+    (30_000_002, "in version 4 the acknowledgement of an older life's events was taken for one of the newest's"),
 ];

@@ -19,6 +19,8 @@ pub enum Bug {
     AnswerStorageBeforeSync,
     /// Messages of sockets that hibernate are acknowledged before the actor has taken them.
     AcknowledgeMessagesBeforeTaken,
+    /// Alarms ring before their time.
+    RingEarly,
     /// What a client said on a socket that hibernates is not sent again.
     ForgetToResendMessages,
 }

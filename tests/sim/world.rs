@@ -1,6 +1,8 @@
 //! One run: everybody in it, the clock, and what is about to happen.
 
+mod alarms;
 mod clients;
+mod credit;
 mod durable;
 mod gateway;
 mod hosts;
@@ -62,6 +64,8 @@ pub struct Tally {
     pub reconnects: u64,
     /// Other processes under the key of a runner.
     pub doubles: u64,
+    /// Bodies on credit that came to their end.
+    pub bodies: u64,
 }
 
 /// Something that will happen at its time.
@@ -98,6 +102,8 @@ enum Happening {
     ClientWaited(StreamRef),
     /// A client sends the next piece of a body.
     Piece(StreamRef),
+    /// A client has read the next piece of an answer.
+    Read(StreamRef),
     ClientRetries {
         number: u64,
     },
@@ -114,6 +120,7 @@ impl Tally {
         self.crashes += other.crashes;
         self.reconnects += other.reconnects;
         self.doubles += other.doubles;
+        self.bodies += other.bodies;
     }
 }
 
@@ -187,7 +194,10 @@ impl World {
                 self.pass(Duration::ZERO);
             }
             Step::SetClock(millis) => self.now.wall_ms += i64::try_from(millis).expect("small"),
-            Step::SetClockBack(millis) => self.now.wall_ms -= i64::try_from(millis).expect("small"),
+            Step::SetClockBack(millis) => {
+                self.ledger.clock_set_back(self.now);
+                self.now.wall_ms -= i64::try_from(millis).expect("small");
+            }
             Step::Cut { runner } => self.cut(runner),
             Step::HalfOpen { runner, both } => self.half_open(runner, both),
             Step::Stall { runner, up, millis } => self.stall(runner, up, Duration::from_millis(millis)),
@@ -198,6 +208,8 @@ impl World {
             Step::KillGateway => self.kill_gateway(),
             Step::StopGateway => self.stop_gateway(),
             Step::KillRunner { runner } => self.kill_runner(runner),
+            Step::LoseRunner { runner } => self.lose_runner(runner),
+            Step::Age => self.age_sockets(),
             Step::Drain { runner, within } => self.drain(runner, Duration::from_millis(within)),
             Step::OwnerStops { pick, kill } => self.owner_stops(pick, kill),
             Step::Crash { pick } => self.crash_life(pick),
@@ -212,6 +224,8 @@ impl World {
             Step::Ask { pick, repeatable } => self.ask(pick, repeatable),
             Step::Upload { pick, pieces } => self.upload(pick, pieces),
             Step::UploadMore { pick } => self.upload_more(pick),
+            Step::Send { pick, pieces } => self.send_body(pick, pieces),
+            Step::Fetch { pick, pieces } => self.fetch_body(pick, pieces),
             Step::OpenSocket { pick, lasting } => self.open_socket(pick, lasting),
             Step::Say { pick } => self.say(pick),
             Step::Leave { pick, politely } => self.leave(pick, politely),
@@ -265,8 +279,21 @@ impl World {
             Happening::Host { runner, process, act } => self.act(runner, process, act),
             Happening::ClientWaited(stream) => self.client_waited(stream),
             Happening::Piece(stream) => self.send_piece(stream),
+            Happening::Read(stream) => self.client_reads(stream),
             Happening::ClientRetries { number } => self.client_retries(number),
             Happening::DoubleLeaves(wire) => self.double_leaves(wire),
+        }
+    }
+
+    /// How long somebody takes who is sometimes slow.
+    fn slowly(&mut self) -> Duration {
+        if self.calm {
+            return self.dice.millis(0, 2);
+        }
+        match self.dice.below(20) {
+            0 => self.dice.millis(0, 15_000),
+            1..5 => self.dice.millis(0, 2_000),
+            _ => self.dice.millis(0, 100),
         }
     }
 
@@ -305,7 +332,10 @@ impl World {
         self.step
     }
 
-    pub fn write_down(&mut self, line: String) {
+    pub fn write_down(&mut self, mut line: String) {
+        if line.len() > LINE_MAX {
+            line.truncate(line.floor_char_boundary(LINE_MAX));
+        }
         // They come all the time and say nothing.
         if line.contains("Ping {") || line.contains("Pong {") {
             return;
@@ -317,6 +347,8 @@ impl World {
     }
 }
 
+/// Large bodies are not written down.
+const LINE_MAX: usize = 2_000;
 /// How long a disk stays slow.
 const SLOW: Duration = Duration::from_secs(20);
 /// More than ever happens between two steps.

@@ -14,6 +14,7 @@ use super::{Arrived, Engine, Timer, millis};
 #[derive(Debug)]
 pub struct Actor {
     policy: CrashPolicy,
+    pub pool: Arc<str>,
     pub key: Option<Arc<str>>,
     pub phase: Phase,
     pub generation: u32,
@@ -60,9 +61,10 @@ enum Ending {
 }
 
 impl Actor {
-    pub fn new(policy: CrashPolicy, key: Option<Arc<str>>) -> Self {
+    pub fn new(policy: CrashPolicy, key: Option<Arc<str>>, pool: Arc<str>) -> Self {
         Actor {
             policy,
+            pool,
             key,
             phase: Phase::Pending,
             generation: 0,
@@ -87,7 +89,8 @@ impl Actor {
 impl Engine {
     /// Starts an actor where there is room, or lets it wait or sleep.
     pub fn allocate(&mut self, id: &Arc<str>, now: Now) {
-        let runner = self.free_runner(now);
+        let Some(pool) = self.actors.get(id).map(|actor| actor.pool.clone()) else { return };
+        let runner = self.free_runner(&pool, now);
         let Some(actor) = self.actors.get_mut(id) else { return };
         let Some(runner) = runner else {
             if actor.policy == CrashPolicy::Sleep && !actor.wake {

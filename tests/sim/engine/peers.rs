@@ -23,6 +23,7 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct Runner {
     key: Arc<str>,
+    pool: Arc<str>,
     pub link: Option<ConnectionId>,
     slots: u32,
     pub draining: bool,
@@ -167,6 +168,7 @@ impl Engine {
         });
         let runner = self.runners.entry(id.clone()).or_insert_with(|| Runner {
             key,
+            pool: (&*init.name).into(),
             link: None,
             slots: init.total_slots,
             draining: false,
@@ -208,10 +210,10 @@ impl Engine {
         self.move_actors_of(id, now);
     }
 
-    /// A runner with a free slot that answered lately.
-    pub fn free_runner(&mut self, now: Now) -> Option<Arc<str>> {
+    /// A runner of the pool with a free slot that answered lately.
+    pub fn free_runner(&mut self, pool: &str, now: Now) -> Option<Arc<str>> {
         let mut free = Vec::new();
-        for (id, runner) in self.runners.iter().filter(|(_, runner)| !runner.draining) {
+        for (id, runner) in self.runners.iter().filter(|(_, runner)| !runner.draining && *runner.pool == *pool) {
             let Some(connection) = runner.link.and_then(|link| self.connections.get(&link)) else { continue };
             let held = self.actors.values().filter(|actor| actor.runner.as_ref() == Some(id)).count();
             let alive = now.instant.duration_since(connection.last_pong) < self.thresholds.eligible;

@@ -220,6 +220,20 @@ impl Engine {
         self.kept.values().any(|kept| kept.actor == *actor && (kept.closing || !kept.said.is_empty()))
     }
 
+    /// Sockets of sleeping actors on which nothing is under way, and the next index of each.
+    pub fn quiet_sockets(&self) -> Vec<(StreamRef, Arc<str>, u16)> {
+        let sleeps = |kept: &Kept| self.actors.get(&kept.actor).is_some_and(|actor| actor.phase == Phase::Sleeping);
+        let quiet = self.kept.iter().filter(|(_, kept)| kept.said.is_empty() && !kept.closing && sleeps(kept));
+        quiet.map(|(id, kept)| (*id, kept.actor.clone(), kept.next_index)).collect()
+    }
+
+    /// As if there had been that many more messages.
+    pub fn age(&mut self, stream: StreamRef, messages: u16) {
+        if let Some(kept) = self.kept.get_mut(&stream) {
+            kept.next_index = kept.next_index.wrapping_add(messages);
+        }
+    }
+
     pub fn client(&mut self, stream: StreamRef, up: StreamUp, now: Now) {
         if let StreamUp::Close { code, reason } = up {
             return self.client_leaves(stream, code.or(Some(1000)), reason, now);

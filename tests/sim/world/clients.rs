@@ -1,5 +1,7 @@
 //! Clients and callers: what they ask for, and what they are told.
 
+mod bodies;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use greenroom::store::{CrashPolicy, Phase};
 use super::{Happening, World, note};
 use crate::dice::place;
 use crate::laws::Law;
+use bodies::Body;
 
 /// Everybody outside.
 #[derive(Debug, Default)]
@@ -39,6 +42,8 @@ pub struct Client {
     pub said: u32,
     /// How many pieces of the body are to come.
     uploads: u32,
+    /// A body that travels on credit.
+    body: Option<Body>,
     heard: u64,
 }
 
@@ -90,12 +95,18 @@ impl World {
             namespace: "default".into(),
             name: "counter".into(),
             key: key.map(|key| key.to_string().into()),
-            pool: "pool".into(),
+            pool: self.any_pool().into(),
             crash_policy: policies[usize::from(policy) % 3],
             input: None,
         };
         let request = if key.is_some() { CallRequest::GetOrCreate(actor) } else { CallRequest::Create(actor) };
         self.call(Call::Create, request);
+    }
+
+    fn any_pool(&mut self) -> &'static str {
+        let pools = self.conditions.pools;
+        let number = if pools > 1 { place(self.dice.roll(), pools) } else { 0 };
+        self.conditions.pool_of(number)
     }
 
     pub fn destroy(&mut self, pick: u64) {
@@ -161,9 +172,15 @@ impl World {
     }
 
     pub fn ask_actor(&mut self, actor: Arc<str>, repeatable: bool) {
-        let number = self.number();
-        self.clients.requests.insert(number, Request { actor, repeatable, tries: 0, runs: 0, over: false });
+        let number = self.new_request(&actor, repeatable, 0);
         self.client_retries(number);
+    }
+
+    fn new_request(&mut self, actor: &Arc<str>, repeatable: bool, tries: u32) -> u64 {
+        let number = self.number();
+        let request = Request { actor: actor.clone(), repeatable, tries, runs: 0, over: false };
+        self.clients.requests.insert(number, request);
+        number
     }
 
     /// The next try of a request.
@@ -190,9 +207,7 @@ impl World {
         let Some(actor) = self.any_actor(pick).filter(|_| self.gateway.is_up() && !self.conditions.engine) else {
             return;
         };
-        let number = self.number();
-        let request = Request { actor: actor.clone(), repeatable: false, tries: TRIES_MAX, runs: 0, over: false };
-        self.clients.requests.insert(number, request);
+        let number = self.new_request(&actor, false, TRIES_MAX);
         let head = StreamHead::Request {
             method: "POST".into(),
             path: format!("/ask/{number}").into(),
@@ -216,6 +231,9 @@ impl World {
 
     /// Sends the next piece of a body; each says how many follow.
     pub fn send_piece(&mut self, stream: StreamRef) {
+        if self.clients.streams.get(&stream).is_some_and(|client| client.body.is_some()) {
+            return self.send_on_credit(stream);
+        }
         let Some(client) = self.clients.streams.get_mut(&stream).filter(|client| client.uploads > 0 && client.opened)
         else {
             return;
@@ -249,6 +267,10 @@ impl World {
     }
 
     fn open(&mut self, actor: Arc<str>, kind: Kind, head: StreamHead) -> StreamRef {
+        self.open_with(actor, kind, head, None)
+    }
+
+    fn open_with(&mut self, actor: Arc<str>, kind: Kind, head: StreamHead, body: Option<Body>) -> StreamRef {
         let stream = StreamRef(u32::try_from(self.number()).expect("few"));
         let client = Client {
             actor: actor.clone(),
@@ -258,6 +280,7 @@ impl World {
             lasting: false,
             said: 0,
             uploads: 0,
+            body,
             heard: 0,
         };
         self.clients.streams.insert(stream, client);
@@ -268,7 +291,7 @@ impl World {
     pub fn stream_opened(&mut self, stream: StreamRef) {
         let Some(client) = self.clients.streams.get_mut(&stream) else { return };
         client.opened = true;
-        if client.uploads > 0 {
+        if client.uploads > 0 || client.body.is_some() {
             let after = self.dice.millis(0, 800);
             self.later(after, Happening::Piece(stream));
         }
@@ -279,6 +302,9 @@ impl World {
     /// A client does not wait for ever for an answer to begin, nor for the rest of it.
     pub fn client_waited(&mut self, stream: StreamRef) {
         let Some(client) = self.clients.streams.get_mut(&stream) else { return };
+        if client.body.as_ref().is_some_and(|body| body.calm) {
+            return;
+        }
         if !client.begun || matches!(client.kind, Kind::Ask { .. }) {
             note!(self, "the client of {stream:?} gives up");
             self.end_client(stream, false);
@@ -313,6 +339,16 @@ impl World {
                 self.hold(Law::NotTakenMeansNotRun, says_so && given.is_none(), || {
                     format!("{stream:?} was not taken and has run")
                 });
+            }
+            (TunnelEvent::Response { body, more, .. }, Kind::Ask { .. }) if client.body.is_some() => {
+                client.begun = true;
+                self.tally.answers += 1;
+                if !more {
+                    self.client_has_whole(stream, body.map_or(0, |body| body.len()));
+                }
+            }
+            (TunnelEvent::Chunk { body, finish }, Kind::Ask { .. }) if client.body.is_some() => {
+                self.client_is_sent(stream, body.len(), finish);
             }
             (TunnelEvent::Response { body, .. }, Kind::Ask { .. }) => {
                 client.begun = true;

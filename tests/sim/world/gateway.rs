@@ -1,18 +1,23 @@
 //! The gateway's process: its core, its store, and what is lost when it is killed.
 
+#[path = "../../gateway/boot.rs"]
+mod boot;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use greenroom::gateway::core::{Boot, ConnectionId, Core, Effect, Input, LoadId, Settings};
+use greenroom::gateway::core::{ConnectionId, Core, Effect, Input, LoadId, Now, Settings};
 use greenroom::protocol::{
-    CommandWrapper, KvRequest, KvResponse, StreamId, ToClient, ToClientTunnel, ToServer, ToServerTunnel,
+    CommandWrapper, KvRequest, KvResponse, StreamId, ToClient, ToClientTunnel, ToServer, ToServerTunnel, serial,
 };
 use greenroom::store::{Change, CommitFault, Found, MemoryStore, Query, Store};
 
+use super::durable::{row_key, write_row};
 use super::{Happening, World, note};
 use crate::engine::Engine;
 use crate::laws::Law;
 use crate::saboteur::Bug;
+use boot::boot;
 
 /// The gateway.
 #[derive(Default)]
@@ -122,6 +127,7 @@ impl World {
 
     pub fn tell_gateway(&mut self, input: Input) {
         let now = self.now;
+        self.ledger.note_reason(&input);
         note!(self, "gateway < {input:?}");
         match &mut self.gateway.brain {
             Some(Brain::Ours(core)) => core.handle(input, now),
@@ -133,8 +139,10 @@ impl World {
 
     pub fn gateway_timeout(&mut self) {
         let now = self.now;
+        let ahead = if self.bug == Some(Bug::RingEarly) { 20_000 } else { 0 };
+        let early = Now { wall_ms: now.wall_ms + ahead, ..now };
         match &mut self.gateway.brain {
-            Some(Brain::Ours(core)) => core.handle_timeout(now),
+            Some(Brain::Ours(core)) => core.handle_timeout(early),
             Some(Brain::Engine(engine)) => engine.handle_timeout(now),
             None => return,
         }
@@ -207,7 +215,8 @@ impl World {
             Effect::Opened { stream } => self.stream_opened(stream),
             Effect::Refused { stream, error } => self.stream_refused(stream, &error),
             Effect::Deliver { stream, event } => self.client_hears(stream, event),
-            Effect::Granted { .. } | Effect::Namespace { .. } => {}
+            Effect::Granted { stream } => self.client_granted(stream),
+            Effect::Namespace { .. } => {}
             Effect::Answer { call, answer, .. } => self.call_answered(call, answer),
         }
     }
@@ -265,7 +274,8 @@ impl World {
         }
         for (job, answer) in batch.into_iter().zip(answers) {
             match (job, answer) {
-                (Job::Commit { seq, .. }, _) => {
+                (Job::Commit { seq, changes }, _) => {
+                    self.check_sleepers(&changes);
                     self.gateway.durable = seq;
                     while let Some(entry) = self.gateway.held.first_entry()
                         && *entry.key() <= seq
@@ -324,6 +334,9 @@ impl World {
                 self.gateway.store.rollback();
                 break;
             }
+            if let Job::Commit { changes, .. } = job {
+                self.check_sleepers(changes);
+            }
         }
         self.gateway_is_gone();
     }
@@ -363,6 +376,32 @@ impl World {
         self.check_everything_durable();
     }
 
+    /// As if sockets of sleeping actors had had nearly as many messages as there are indexes, all of them taken.
+    pub fn age_sockets(&mut self) {
+        if !self.gateway.is_idle() {
+            return;
+        }
+        let quiet = self.gateway.engine().map(Engine::quiet_sockets).unwrap_or_default();
+        for (stream, actor, next) in quiet {
+            let (id, messages) = (self.wire_id(stream), u16::MAX - 5);
+            let Some((index, number)) = self.row(&actor, id) else { continue };
+            if next > 1_000 || serial::next(index) != next {
+                continue;
+            }
+            let (keys, values) = (vec![row_key(id).into()], vec![write_row(index.wrapping_add(messages), number)]);
+            let (store, wall_ms) = (&mut self.gateway.store, self.now.wall_ms);
+            store.begin().expect("no transaction is open");
+            store.kv(&actor, &KvRequest::Put { keys, values }, wall_ms).expect("memory can be written");
+            if store.commit().is_err() {
+                return store.rollback();
+            }
+            note!(self, "{id} of {actor} has had {messages} more messages");
+            if let Some(Brain::Engine(engine)) = &mut self.gateway.brain {
+                engine.age(stream, messages);
+            }
+        }
+    }
+
     fn engine_connections_reset(&mut self) {
         let now = self.now;
         if let Some(Brain::Engine(engine)) = &mut self.gateway.brain {
@@ -398,31 +437,4 @@ impl World {
 enum Answered {
     Found(Found),
     Kv(KvResponse),
-}
-
-fn boot(store: &mut MemoryStore) -> Boot {
-    let mut boot = Boot::default();
-    let mut read = |query| store.read(&query).expect("memory can be read");
-    if let Found::Namespaces(namespaces) = read(Query::Namespaces) {
-        boot.namespaces = namespaces;
-    }
-    for namespace in &boot.namespaces {
-        let namespace_id = namespace.id.clone();
-        if let Found::RunnerConfigs(configs) = read(Query::RunnerConfigs { namespace_id: namespace_id.clone() }) {
-            boot.runner_configs.extend(configs);
-        }
-        if let Found::ActorNames(names) = read(Query::ActorNames { namespace_id, after: None, limit: usize::MAX }) {
-            boot.actor_names.extend(names);
-        }
-    }
-    if let Found::Runners(runners) = read(Query::Runners) {
-        boot.runners = runners;
-    }
-    if let Found::Actors(actors) = read(Query::AwakeActors) {
-        boot.actors = actors;
-    }
-    if let Found::Alarm(alarm) = read(Query::NextAlarm) {
-        boot.next_alarm = alarm;
-    }
-    boot
 }

@@ -1,5 +1,6 @@
 //! The hosts: lives that come up or do not, serve, crash, and stop or have to be killed.
 
+mod bodies;
 mod sockets;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use super::{World, note};
 use crate::dice::place;
 use crate::laws::Law;
 
+pub use bodies::HostBody;
 pub use sockets::HostSocket;
 
 /// A life on its host.
@@ -57,6 +59,13 @@ pub enum Act {
     },
     Open {
         actor: ActorKey,
+        stream: StreamKey,
+    },
+    /// Reads, or sends, the next piece of a body.
+    ReadPiece {
+        stream: StreamKey,
+    },
+    SendPiece {
         stream: StreamKey,
     },
     /// Goes on with what a socket has to make durable.
@@ -166,6 +175,8 @@ impl World {
                 self.tell_runner(runner, Input::Reply { stream, reply });
             }
             Act::Abort { stream } => self.tell_runner(runner, Input::Reply { stream, reply: StreamReply::Abort }),
+            Act::ReadPiece { stream } => self.host_reads(runner, stream),
+            Act::SendPiece { stream } => self.host_sends(runner, stream),
             Act::Open { actor, stream } => self.open_taken(runner, &actor, stream),
             Act::Take { actor, socket } => self.take_next(runner, &actor, socket),
             Act::Stale { actor, socket } => self.socket_stale(runner, &actor, socket),
@@ -193,11 +204,15 @@ impl World {
         stream: StreamKey,
         path: &str,
         upload: Option<Bytes>,
+        credit: bool,
     ) {
         self.check_stream(runner, actor, stream);
         let request = u32::from_be_bytes(stream.id.request);
         self.ledger.given.entry(request).or_default().push(actor.clone());
         self.request_runs(path);
+        if self.host_begins_body(runner, actor, stream, path, credit) {
+            return;
+        }
         if let Some(first) = upload {
             let first = String::from_utf8_lossy(&first).into_owned();
             self.runners[runner].uploads.insert(stream, (actor.clone(), first));
@@ -208,6 +223,9 @@ impl World {
 
     /// A piece of a body: each says how many follow, so that none can be missing or come twice unseen.
     pub fn host_is_sent(&mut self, runner: usize, stream: StreamKey, body: &[u8], finish: bool) {
+        if self.host_is_sent_piece(runner, stream, body.len(), finish) {
+            return;
+        }
         let Some((actor, mut whole)) = self.runners[runner].uploads.remove(&stream) else {
             return self.broken(Law::AStreamHasOneLife, format!("a piece of a body on {stream}, which is not open"));
         };

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use greenroom::actor::{ActorKey, Outcome};
 use greenroom::gateway::core::ConnectionId;
-use greenroom::protocol::{Checkpoint, KvRequest, ToClient, ToServer};
+use greenroom::protocol::{Checkpoint, KvRequest, ToClient, ToServer, Version};
 use greenroom::session::{Effect, Exit, Input, Session, Settings};
 use greenroom::stream::StreamKey;
 
-use super::hosts::{Act, Ask, Life};
+use super::hosts::{Act, Ask, HostBody, Life};
 use super::{Happening, World, note};
 use crate::dice::place;
 use crate::laws::Law;
@@ -40,6 +40,8 @@ pub struct Runner {
     pub drained_by: Option<Instant>,
     /// Bodies that come in pieces: what has come, and for whom.
     pub uploads: BTreeMap<StreamKey, (ActorKey, String)>,
+    /// Bodies that travel on credit.
+    pub bodies: BTreeMap<StreamKey, HostBody>,
     greeted: bool,
     /// It has closed its connection and reads no more.
     leaving: bool,
@@ -71,6 +73,7 @@ impl Runner {
             sent_events: BTreeSet::new(),
             drained_by: None,
             uploads: BTreeMap::new(),
+            bodies: BTreeMap::new(),
             greeted: false,
             leaving: false,
         }
@@ -93,7 +96,7 @@ impl World {
         if self.runners[number].session.is_some() {
             return;
         }
-        let (init, seed, now) = (self.init(), self.dice.roll(), self.now.instant);
+        let (init, seed, now) = (self.init(number), self.dice.roll(), self.now.instant);
         let runner = &mut self.runners[number];
         runner.process += 1;
         let lost_lives = runner.journal.keys().cloned().collect();
@@ -101,7 +104,7 @@ impl World {
         runner.journal.values_mut().for_each(|ended| *ended = Some(now));
         runner.session = Some(Session::new(Settings {
             init,
-            version: self.conditions.version,
+            version: self.conditions.versions[number],
             kv_timeout: self.conditions.kv_timeout,
             lost_lives,
             seed,
@@ -134,7 +137,7 @@ impl World {
 
     /// A message of the gateway has arrived.
     pub fn runner_hears(&mut self, number: usize, message: ToClient) {
-        let due = self.now.instant + ACKNOWLEDGED_WITHIN;
+        let (due, version) = (self.now.instant + ACKNOWLEDGED_WITHIN, self.conditions.versions[number]);
         let runner = &mut self.runners[number];
         match &message {
             ToClient::Commands(commands) if runner.greeted => {
@@ -146,8 +149,15 @@ impl World {
             }
             ToClient::AckEvents(checkpoints) => {
                 for at in checkpoints {
-                    let last = runner.last_acknowledged.entry(key_of(at)).or_insert(at.index);
-                    *last = at.index.max(*last);
+                    let named = version != Version::V4;
+                    let of_actor = |key: &ActorKey| *key.id == *at.actor_id && !named;
+                    let mut lives: BTreeSet<ActorKey> =
+                        runner.last_sent.keys().filter(|key| of_actor(key)).cloned().collect();
+                    lives.extend(named.then(|| key_of(at)));
+                    for key in lives {
+                        let last = runner.last_acknowledged.entry(key).or_insert(at.index);
+                        *last = at.index.max(*last);
+                    }
                 }
             }
             ToClient::Init { .. } => runner.greeted = !runner.leaving,
@@ -184,9 +194,9 @@ impl World {
             }
             Effect::Stop { key, .. } => self.stop_life(number, &key),
             Effect::Kill { key } => self.kill_life(number, &key),
-            Effect::Request { actor, stream, path, body, more, .. } => {
+            Effect::Request { actor, stream, path, body, more, credit, .. } => {
                 let upload = more.then(|| body.unwrap_or_default());
-                self.host_is_asked(number, &actor, stream, &path, upload);
+                self.host_is_asked(number, &actor, stream, &path, upload, credit);
             }
             Effect::RequestChunk { stream, body, finish } => self.host_is_sent(number, stream, &body, finish),
             Effect::WebSocket { actor, stream, path, index, .. } => {
@@ -196,7 +206,8 @@ impl World {
             Effect::WebSocketMessage { stream, data, index, .. } => self.host_hears(number, stream, &data, index),
             Effect::WebSocketClosed { stream, .. } => self.host_hears_close(number, stream),
             Effect::Cancel { stream } => self.host_is_cancelled(number, stream),
-            Effect::Granted { .. } | Effect::Disconnected { .. } | Effect::Lost => {}
+            Effect::Granted { stream } => self.host_granted(number, stream),
+            Effect::Disconnected { .. } | Effect::Lost => {}
             Effect::KvDone { ticket, result } => {
                 let known = self.runners[number].tickets.remove(&ticket);
                 match known {
@@ -248,7 +259,11 @@ impl World {
             return;
         }
         runner.journal.insert(key.clone(), Some(now));
-        runner.journal.retain(|_, ended| ended.is_none_or(|since| now.duration_since(since) <= NOTED_FOR));
+        let session = runner.session.as_ref();
+        runner.journal.retain(|key, ended| {
+            ended.is_none_or(|since| now.duration_since(since) <= NOTED_FOR)
+                || session.is_some_and(|session| session.remembers(key))
+        });
         self.ledger.life_over(key, &outcome);
         self.tell_runner(number, Input::Ended(key.clone(), outcome));
     }
@@ -260,6 +275,16 @@ impl World {
         note!(self, "{} is killed", self.runners[number].key);
         self.tally.crashes += 1;
         self.runner_is_gone(number);
+    }
+
+    /// The process is gone, and with it the data directory that held its key and its journal.
+    pub fn lose_runner(&mut self, number: usize) {
+        self.kill_runner(number);
+        let runner = &mut self.runners[number];
+        runner.journal.clear();
+        if runner.session.is_none() {
+            runner.key = format!("runner-{number}-{}", runner.process);
+        }
     }
 
     pub fn drain(&mut self, number: usize, within: Duration) {
@@ -303,6 +328,7 @@ impl World {
         runner.drained_by = None;
         runner.tickets.clear();
         runner.uploads.clear();
+        runner.bodies.clear();
         runner.last_acknowledged.clear();
         runner.sent_events.clear();
         for key in std::mem::take(&mut runner.lives).into_keys() {

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use greenroom::gateway::core::{self, ConnectionId, Features, Hello};
-use greenroom::protocol::{Init, ToClient, ToServer};
+use greenroom::protocol::{Init, ToClient, ToServer, ToServerTunnel, Version};
 use greenroom::session::{DialFailure, Disconnect, Input};
 
 use super::{Happening, World, note};
@@ -14,6 +15,7 @@ use crate::laws::Law;
 pub struct Wire {
     /// The runner and its process; none for another process under its key.
     runner: Option<(usize, u64)>,
+    version: Version,
     /// Each end, as long as it takes the connection for open.
     runner_end: bool,
     gateway_end: bool,
@@ -75,6 +77,7 @@ impl World {
         let now = self.now.instant;
         let wire = Wire {
             runner: speaker,
+            version: self.conditions.versions[runner],
             runner_end: true,
             gateway_end: true,
             read_out: false,
@@ -87,7 +90,7 @@ impl World {
         let hello = Hello {
             namespace: "default".into(),
             key: self.runners[runner].key.clone(),
-            version: self.conditions.version,
+            version: self.conditions.versions[runner],
             features: self.features(),
         };
         note!(self, "{connection:?} of {}", hello.key);
@@ -102,7 +105,7 @@ impl World {
         }
         self.tally.doubles += 1;
         let wire = self.open_wire(None, runner);
-        let init = self.init();
+        let init = self.init(runner);
         let stays = self.dice.millis(10, 8_000);
         self.later(Duration::ZERO, Happening::Up(wire, ToServer::Init(init)));
         self.later(stays, Happening::DoubleLeaves(wire));
@@ -115,9 +118,9 @@ impl World {
         }
     }
 
-    pub fn init(&self) -> Init {
+    pub fn init(&self, runner: usize) -> Init {
         Init {
-            name: "pool".into(),
+            name: self.conditions.pool_of(runner).into(),
             version: 1,
             total_slots: self.conditions.slots,
             prepopulate_actor_names: None,
@@ -135,7 +138,8 @@ impl World {
         let arrives = self.now.instant + self.travel();
         let Some(wire) = self.wires.get_mut(&connection).filter(|wire| wire.runner_end && !wire.dead) else { return };
         wire.up_until = wire.up_until.max(arrives);
-        let after = wire.up_until - self.now.instant;
+        let (after, version) = (wire.up_until - self.now.instant, wire.version);
+        let message = if self.conditions.encoded { self.travelled_up(message, version) } else { message };
         self.later(after, Happening::Up(connection, message));
     }
 
@@ -148,8 +152,28 @@ impl World {
         let arrives = self.now.instant + self.travel();
         let Some(wire) = self.wires.get_mut(&connection).filter(|wire| wire.gateway_end && !wire.dead) else { return };
         wire.down_until = wire.down_until.max(arrives);
-        let after = wire.down_until - self.now.instant;
+        let (after, version) = (wire.down_until - self.now.instant, wire.version);
+        let message = if self.conditions.encoded { self.travelled_down(message, version) } else { message };
         self.later(after, Happening::Down(connection, message));
+    }
+
+    /// A message as it arrives: a version cannot say everything, and the runner counts from another number.
+    fn travelled_up(&self, mut message: ToServer, version: Version) -> ToServer {
+        if let ToServer::Tunnel { message: ToServerTunnel::WebSocketMessageAck { index }, .. } = &mut message {
+            *index = index.wrapping_sub(self.conditions.first_index);
+        }
+        let mut frame = BytesMut::new();
+        message.encode(version, &mut frame).expect("every version can say it");
+        ToServer::decode(frame.freeze(), version).expect("what was encoded can be decoded")
+    }
+
+    fn travelled_down(&self, mut message: ToClient, version: Version) -> ToClient {
+        if let ToClient::Tunnel { id, .. } = &mut message {
+            id.index = id.index.wrapping_add(self.conditions.first_index);
+        }
+        let mut frame = BytesMut::new();
+        message.encode(version, &mut frame).expect("every version can say it");
+        ToClient::decode(frame.freeze(), version).expect("what was encoded can be decoded")
     }
 
     pub fn arrives_at_gateway(&mut self, connection: ConnectionId, message: ToServer) {

@@ -140,6 +140,7 @@ impl World {
     /// The session goes on without the life.
     pub fn host_is_cancelled(&mut self, runner: usize, stream: StreamKey) {
         self.runners[runner].uploads.remove(&stream);
+        self.runners[runner].bodies.remove(&stream);
         let Some(actor) = self.life_of(runner, stream) else { return };
         self.forget_host_socket(runner, &actor, stream.id);
         self.host_later(runner, STALE_AFTER, Act::Stale { actor, socket: stream.id });
