@@ -19,8 +19,11 @@ use crate::figures::{Figures, Part, Quantity, Side};
 
 /// What is measured.
 pub struct Plan<'a> {
-    pub bench_app: &'a Path,
-    /// None without them: ours alone.
+    /// Gateway and bench app.
+    pub ours: [&'a Path; 2],
+    /// Another build of them.
+    pub against: Option<[&'a Path; 2]>,
+    /// None without them.
     pub modules: Option<&'a Path>,
     pub rounds: usize,
     pub seconds: f64,
@@ -42,9 +45,14 @@ pub async fn measure(plan: &Plan<'_>, figures: &mut Figures) -> Result<(), Strin
 }
 
 async fn traffic(plan: &Plan<'_>, figures: &mut Figures) -> Result<(), String> {
-    let mut stacks = vec![Stack::ours(plan.bench_app).await?];
+    let mut stacks = vec![Stack::ours(Side::Ours, plan.ours).await?];
+    if let Some(against) = plan.against {
+        stacks.push(Stack::ours(Side::Against, against).await?);
+    }
     if let Some(modules) = plan.modules {
         stacks.push(Stack::theirs(modules).await?);
+    }
+    if stacks.len() > 1 {
         stacks.push(Stack::proxy().await?);
     }
     for round in 0..plan.rounds {
@@ -79,11 +87,12 @@ async fn traffic(plan: &Plan<'_>, figures: &mut Figures) -> Result<(), String> {
 /// Each round in processes of its own: memory that was freed once is not given back at once.
 async fn idle_sockets(plan: &Plan<'_>, figures: &mut Figures) -> Result<(), String> {
     for round in 0..plan.rounds {
-        for side in [Side::Ours, Side::TypeScript] {
-            let (stack, sockets) = match (side, plan.modules) {
-                (Side::Ours, _) => (Stack::ours(plan.bench_app).await?, plan.sockets[0]),
-                (_, Some(modules)) => (Stack::theirs(modules).await?, plan.sockets[1]),
-                (_, None) => continue,
+        for side in [Side::Ours, Side::Against, Side::TypeScript] {
+            let (stack, sockets) = match (side, plan.against, plan.modules) {
+                (Side::Ours, _, _) => (Stack::ours(side, plan.ours).await?, plan.sockets[0]),
+                (Side::Against, Some(against), _) => (Stack::ours(side, against).await?, plan.sockets[0]),
+                (Side::TypeScript, _, Some(modules)) => (Stack::theirs(modules).await?, plan.sockets[1]),
+                _ => continue,
             };
             let values = match sockets::idle(&stack, sockets).await {
                 Ok(values) => values,

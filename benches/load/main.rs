@@ -59,6 +59,12 @@ struct Settings {
     /// A second build of it to compare with, in place of all others; nothing is written.
     #[arg(long, conflicts_with = "ours")]
     against: Option<PathBuf>,
+    /// Another program in place of a freshly built greenroom, as the gateway at the front door.
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_greenroom"))]
+    gateway: PathBuf,
+    /// A second build of it to compare with, in place of all others; nothing is written.
+    #[arg(long, conflicts_with = "ours")]
+    against_gateway: Option<PathBuf>,
     /// Where the packages of the peers are installed.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/node_modules"))]
     modules: PathBuf,
@@ -104,7 +110,8 @@ fn run(settings: &Settings) -> Result<(), String> {
     if settings.become_runner {
         return runtime()?.block_on(counted::serve());
     }
-    let modules = (!settings.ours && settings.against.is_none()).then_some(&*settings.modules);
+    let compares = settings.against.is_some() || settings.against_gateway.is_some();
+    let modules = (!settings.ours && !compares).then_some(&*settings.modules);
     if let Some(modules) = modules {
         app::check(modules)?;
     }
@@ -232,7 +239,11 @@ fn tunnel(settings: &Settings, programs: &Apps<'_>, figures: &mut Figures) -> Re
 
 fn front_door(settings: &Settings, apps: &Apps<'_>, figures: &mut Figures) -> Result<(), String> {
     let plan = door::Plan {
-        bench_app: &apps.ours,
+        ours: [&settings.gateway, &apps.ours],
+        against: (settings.against.is_some() || settings.against_gateway.is_some()).then(|| {
+            let gateway = settings.against_gateway.as_ref().unwrap_or(&settings.gateway);
+            [&**gateway, apps.against.unwrap_or(&apps.ours)]
+        }),
         modules: apps.modules,
         rounds: settings.rounds,
         seconds: settings.seconds,

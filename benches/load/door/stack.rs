@@ -24,9 +24,9 @@ pub struct Stack {
 
 impl Stack {
     /// Our gateway and our bench app, as they are shipped.
-    pub async fn ours(bench_app: &Path) -> Result<Self, String> {
-        let mut stack = Stack::empty(Side::Ours)?;
-        let mut gateway = Command::new(env!("CARGO_BIN_EXE_greenroom"));
+    pub async fn ours(side: Side, [gateway, bench_app]: [&Path; 2]) -> Result<Self, String> {
+        let mut stack = Stack::empty(side)?;
+        let mut gateway = Command::new(gateway);
         gateway.args(["gateway", "--log", "warn", "--listen", &stack.address.to_string(), "--data-dir"]);
         gateway.arg(stack.data.path().join("gateway"));
         stack.start("gateway", gateway)?;
