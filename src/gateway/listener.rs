@@ -7,7 +7,6 @@ mod rates;
 mod upgrade;
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +29,7 @@ use super::core::ConnectionId;
 
 pub(super) use self::held::Held;
 pub use self::rates::RateLimit;
+pub(super) use self::upgrade::plain;
 
 /// Whatever a response body can fail with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -37,17 +37,13 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// The body of a response of the routes.
 pub type ResponseBody = BoxBody<Bytes, BoxError>;
 
-/// Answers everything that is not a runner's connection: the public API, clients' requests and sockets. The request
-/// carries a [`PeerAddr`] extension, and `hyper::upgrade::on` works on it.
+/// Answers everything that is not a runner's connection: the public API, clients' requests and sockets. A request for a
+/// socket carries a [`Place`] extension, and `hyper::upgrade::on` works on it.
 pub type Routes =
     Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>> + Send + Sync>;
 
-/// Where a request came from; an extension of each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerAddr(pub SocketAddr);
-
 /// A connection's place among those there may be, which whoever takes the connection over keeps; an extension of each
-/// request.
+/// request that may do so.
 #[derive(Clone, Debug)]
 pub struct Place {
     _permit: Arc<OwnedSemaphorePermit>,

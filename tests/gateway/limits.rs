@@ -123,6 +123,27 @@ async fn a_head_that_does_not_come_to_its_end_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_connection_without_requests_ends_after_a_while() {
+    let gateway = start(|options| options.listener.idle_timeout = Duration::from_millis(300)).await;
+    let silent = TcpStream::connect(gateway.local_addr()).await.expect("a connection");
+    let mut busy = TcpStream::connect(gateway.local_addr()).await.expect("a connection");
+    let mut answer = vec![0; 4_096];
+    let begin = Instant::now();
+    // Each request in time, all of them together longer than a connection may be silent.
+    while begin.elapsed() < Duration::from_millis(500) {
+        busy.write_all(get("/health", "x: y").as_bytes()).await.expect("sent");
+        let length = busy.read(&mut answer).await.expect("an answer");
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for mut stream in [silent, busy] {
+        let ended = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await.expect("in time");
+        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    }
+    gateway.stop().await.expect("a clean stop");
+}
+
+#[tokio::test]
 async fn a_socket_is_no_slow_head() {
     let gateway = start(|options| options.listener.head_timeout = Duration::from_millis(50)).await;
     let (mut runner, _) = RawRunner::connect(&gateway, "pool", "key", Version::V7).await;

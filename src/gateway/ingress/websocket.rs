@@ -17,10 +17,10 @@ use greenroom_protocol::Headers;
 use greenroom_protocol::close::{GOING_AWAY, clip};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
@@ -31,12 +31,12 @@ use tracing::debug;
 use self::relay::{Open, Opened};
 use super::target::{ActorTarget, Target, subprotocols};
 use super::{Ingress, headers, response};
-use crate::gateway::listener::{Place, ResponseBody};
+use crate::gateway::listener::{Place, ResponseBody, plain};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::{Id, StreamHead};
 use crate::telemetry::metrics;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<TcpStream>;
 
 /// How a client's socket ends.
 #[derive(Debug)]
@@ -100,10 +100,14 @@ impl Ingress {
         let upgrade = hyper::upgrade::on(&mut request);
         let headers = headers::to_actor(request.headers(), ray);
         let ingress = Arc::clone(self);
+        // What is boxed here and below is gone while frames flow, which may be for days and for very many sockets.
+        let admission = Box::pin({
+            let ingress = Arc::clone(self);
+            async move { ingress.admit(upgrade, target, headers, ray).await }
+        });
         self.tasks.spawn(async move {
             let _place = place;
-            // What is boxed here is gone while frames flow, which may be for days and for very many sockets.
-            let goodbye = match Box::pin(ingress.admit(upgrade, target, headers, ray)).await {
+            let goodbye = match admission.await {
                 Some(Admitted::Open(mut open)) => {
                     let ending = ingress.relay(&mut open, ray).await;
                     Box::pin(ingress.part(open.into_socket(), ending, ray))
@@ -119,13 +123,14 @@ impl Ingress {
     /// Waits for the client's socket and for its actor to take it. `None` when the client has left meanwhile.
     async fn admit(&self, upgrade: OnUpgrade, target: Target, headers: Headers, ray: Id) -> Option<Admitted> {
         let upgraded = match upgrade.await {
-            Ok(upgraded) => TokioIo::new(upgraded),
+            Ok(upgraded) => upgraded,
             Err(error) => {
                 debug!(%ray, %error, "client left during the upgrade");
                 return None;
             }
         };
-        let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config())).await;
+        let (stream, read) = plain(upgraded)?;
+        let mut socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config())).await;
         let opened = match target {
             Target::Actor(target) => self.meet(&mut socket, ready(Ok(target)), headers, ray).await,
             Target::Query(target) => self.meet(&mut socket, self.find(target), headers, ray).await,

@@ -2,19 +2,20 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::StatusCode;
-use hyper::header::{HeaderValue, ORIGIN, RETRY_AFTER};
+use hyper::header::{HeaderValue, ORIGIN, RETRY_AFTER, UPGRADE};
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,7 +23,7 @@ use tracing::{debug, warn};
 
 use super::patient::{Answer, Answering, Patient};
 use super::rates::TooMany;
-use super::{Listener, PeerAddr, Place, ResponseBody, upgrade};
+use super::{Listener, Place, ResponseBody, upgrade};
 use crate::gateway::Id;
 use crate::gateway::ingress::cors;
 use crate::gateway::refusal::{RIVET_RAY, Refusal};
@@ -39,7 +40,7 @@ pub(super) async fn run(listener: &Arc<Listener>, socket: TcpListener) {
                     refuse(&stream);
                     continue;
                 };
-                let connection = serve(Arc::clone(listener), stream, PeerAddr(peer), place);
+                let connection = serve(Arc::clone(listener), stream, peer.ip(), place);
                 listener.tasks.spawn(listener.ended.clone().run_until_cancelled_owned(connection));
             }
             Err(error) => {
@@ -51,18 +52,19 @@ pub(super) async fn run(listener: &Arc<Listener>, socket: TcpListener) {
     }
 }
 
-async fn serve(listener: Arc<Listener>, stream: TcpStream, peer: PeerAddr, place: OwnedSemaphorePermit) {
+async fn serve(listener: Arc<Listener>, stream: TcpStream, peer: IpAddr, place: OwnedSemaphorePermit) {
     if let Err(error) = set_options(&stream) {
         debug!(%error, "socket option not set");
     }
     let answering = Answering::default();
     let place = Place::new(place);
-    let stream = Patient::new(stream, listener.settings.head_timeout, &answering);
+    let stream = Patient::new(stream, listener.settings.head_timeout, listener.settings.idle_timeout, &answering);
     let service = service_fn(|request| route(&listener, request, peer, &answering, &place));
+    // A head has a hundred headers at most, which is the library's own limit: one that it is given, it clears room for
+    // with every request. More are refused with 431.
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(listener.settings.idle_timeout)
-        .max_headers(HEADERS_MAX)
+        // That is the connection's own affair, which does not set a timer for every request.
+        .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
@@ -81,13 +83,13 @@ async fn serve(listener: Arc<Listener>, stream: TcpStream, peer: PeerAddr, place
 async fn route(
     listener: &Arc<Listener>,
     mut request: Request<Incoming>,
-    peer: PeerAddr,
+    peer: IpAddr,
     answering: &Answering,
     place: &Place,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut answer = answering.begin();
     if let Some(rates) = &listener.rates {
-        match rates.admit(peer.0.ip(), Instant::now()) {
+        match rates.admit(peer, Instant::now()) {
             Ok(in_flight) => answer.counts(in_flight),
             Err(too_many) => return Ok(limited(too_many, request.headers().get(ORIGIN).cloned())),
         }
@@ -97,8 +99,9 @@ async fn route(
         response.headers_mut().insert(RIVET_RAY, Id::from_random(rand::random()).into());
         return Ok(finish(response, answer));
     }
-    request.extensions_mut().insert(peer);
-    request.extensions_mut().insert(place.clone());
+    if request.headers().contains_key(UPGRADE) {
+        request.extensions_mut().insert(place.clone());
+    }
     Ok(finish((listener.routes)(request).await, answer))
 }
 
@@ -154,8 +157,6 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
 
 /// After a failed accept.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Headers of a request; more are refused with 431.
-const HEADERS_MAX: usize = 100;
 /// Without a sign of life for this long a peer is looked for, and given up after as long again; what was sent has to be
 /// taken within it.
 const SILENCE: Duration = Duration::from_mins(1);

@@ -1,7 +1,8 @@
-//! A client's connection that does not wait for ever for the head of a request.
+//! A client's connection that does not wait for ever for a request, or for the end of its head.
 //!
 //! A client that has begun a request and does not go on is not one that is silent between two: it costs a buffer, and
-//! hundreds of them are an old way to use a server up.
+//! hundreds of them are an old way to use a server up. A busy connection costs no timer: there is one for each, which
+//! looks at the time that is due when it fires, and is not moved with every request.
 
 use std::io;
 use std::pin::Pin;
@@ -12,19 +13,33 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::rates::InFlight;
 use super::{Held, ResponseBody};
 
-/// A connection whose heads must come within a time from their first byte.
+/// A connection whose requests must come within a time from the last answer, and their heads within one from their first
+/// byte.
 #[derive(Debug)]
 pub(super) struct Patient {
     stream: TcpStream,
     head: Duration,
+    idle: Duration,
     progress: Arc<Progress>,
-    /// Until when the head has to be there, and how many requests there were when its first byte came.
-    deadline: Option<(Pin<Box<Sleep>>, u64)>,
+    /// What the client is waited for, while no request is being answered.
+    waits: Option<Waits>,
+    /// Fires when what was waited for last time was due, or is.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    due: Instant,
+    /// The first byte of a request has come.
+    begun: bool,
+    /// How many requests there were before.
+    requests: u64,
 }
 
 /// Whether a request of a connection is being answered: what comes meanwhile is no late head.
@@ -45,13 +60,29 @@ pub(super) struct Answer {
 }
 
 impl Patient {
-    pub(super) fn new(stream: TcpStream, head: Duration, answering: &Answering) -> Self {
-        Patient { stream, head, progress: Arc::clone(&answering.0), deadline: None }
+    pub(super) fn new(stream: TcpStream, head: Duration, idle: Duration, answering: &Answering) -> Self {
+        Patient { stream, head, idle, progress: Arc::clone(&answering.0), waits: None, timer: None }
     }
 
     /// The connection itself.
     pub(super) fn into_inner(self) -> TcpStream {
         self.stream
+    }
+
+    /// Resolves when the client is late.
+    fn poll_late(&mut self, due: Instant, context: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if due < timer.deadline() {
+            timer.as_mut().reset(due);
+        }
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if due <= Instant::now() {
+                return Poll::Ready(());
+            }
+            // It fired for a request that has come since.
+            timer.as_mut().reset(due);
+        }
     }
 }
 
@@ -97,24 +128,27 @@ impl AsyncRead for Patient {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let requests = self.progress.requests.load(Ordering::Relaxed);
         if self.progress.answering.load(Ordering::Relaxed) {
-            self.deadline = None;
+            self.waits = None;
             return read;
         }
-        // The head that it was for has come since.
-        self.deadline.take_if(|(_, before)| *before != requests);
-        if read.is_ready() {
-            if buffer.filled().len() > before && self.deadline.is_none() {
-                self.deadline = Some((Box::pin(sleep(self.head)), requests));
+        let requests = self.progress.requests.load(Ordering::Relaxed);
+        // The head that was waited for may have come since.
+        let waits = self.waits.filter(|waits| waits.requests == requests);
+        let begins = read.is_ready() && buffer.filled().len() > before;
+        let waits = match waits {
+            Some(waits) if waits.begun || !begins => waits,
+            Some(_) | None => {
+                let due = Instant::now() + if begins { self.head } else { self.idle };
+                Waits { due, begun: begins, requests }
             }
-            return read;
-        }
-        if let Some((deadline, _)) = &mut self.deadline {
-            ready!(deadline.as_mut().poll(context));
+        };
+        self.waits = Some(waits);
+        if read.is_pending() {
+            ready!(self.poll_late(waits.due, context));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request did not come")));
         }
-        Poll::Pending
+        read
     }
 }
 

@@ -22,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -88,26 +89,25 @@ async fn serve(listener: Arc<Listener>, upgrade: OnUpgrade, admitted: Result<Hel
         .read_buffer_size(READ_BUFFER)
         .max_frame_size(Some(FRAME_MAX))
         .max_message_size(Some(FRAME_MAX));
-    // The plain socket, without the layers that HTTP needed.
-    match upgraded.downcast::<TokioIo<Patient>>() {
-        Ok(parts) => {
-            let read = parts.read_buf.to_vec();
-            let stream = parts.io.into_inner().into_inner();
-            let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
-            serve_socket(&listener, socket, admitted).await;
-        }
-        Err(upgraded) => {
-            let stream: TokioIo<Upgraded> = TokioIo::new(upgraded);
-            let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-            serve_socket(&listener, socket, admitted).await;
-        }
-    }
+    let Some((stream, read)) = plain(upgraded) else { return };
+    let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
+    serve_socket(&listener, socket, admitted).await;
 }
 
-async fn serve_socket<S>(listener: &Listener, socket: WebSocketStream<S>, admitted: Result<Hello, &'static str>)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
-{
+/// The plain socket of a connection, without the layers that HTTP needed, and what was read of it beyond its request.
+/// `None` for one that is no client's of a listener.
+pub(in crate::gateway) fn plain(upgraded: Upgraded) -> Option<(TcpStream, Vec<u8>)> {
+    let (stream, read) = match upgraded.downcast::<TokioIo<Patient>>() {
+        Ok(parts) => (parts.io.into_inner().into_inner(), parts.read_buf),
+        Err(upgraded) => {
+            let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+            (parts.io.into_inner(), parts.read_buf)
+        }
+    };
+    Some((stream, read.to_vec()))
+}
+
+async fn serve_socket(listener: &Listener, socket: WebSocketStream<TcpStream>, admitted: Result<Hello, &'static str>) {
     match admitted {
         Ok(hello) => {
             let inlet = Inlet {
