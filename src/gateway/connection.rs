@@ -1,16 +1,19 @@
 //! The two tasks of a runner's socket.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, poll};
 use greenroom_protocol::{KvResponse, ToClient, ToClientTunnel, ToServer, Version, close};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -185,7 +188,7 @@ async fn write<S>(
                 }
                 Out::Close { code, reason } => (Message::Close(Some(close_frame(code, reason))), true, None),
             };
-            let sent = timeout(patience, async {
+            let sent = within(patience, async {
                 sink.feed(message).await?;
                 if last { sink.flush().await } else { Ok(()) }
             });
@@ -197,13 +200,22 @@ async fn write<S>(
                 return tokio::time::sleep(GOODBYE).await;
             }
         }
-        if !went_out(timeout(patience, sink.flush()).await) {
+        if !went_out(within(patience, sink.flush()).await) {
             return;
         }
     }
 }
 
-fn went_out(sent: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> bool {
+/// As [`timeout`], without a timer for what is done at once.
+async fn within<T>(patience: Duration, what: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut what = pin!(what);
+    match poll!(what.as_mut()) {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => timeout(patience, what).await,
+    }
+}
+
+fn went_out(sent: Result<Result<(), Error>, Elapsed>) -> bool {
     match sent {
         Ok(Ok(())) => true,
         Ok(Err(Error::Io(error))) if error.kind() == io::ErrorKind::BrokenPipe => false,

@@ -2,6 +2,7 @@
 //! the disk.
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,8 +29,8 @@ pub(super) enum Order {
     Malformed { connection: ConnectionId, text: bool },
     /// A runner's socket is gone.
     Disconnected { connection: ConnectionId },
-    /// A client wants a stream.
-    Open { stream: StreamRef, open: OpenStream, reply: oneshot::Sender<Result<(), GatewayError>> },
+    /// A client wants a stream. Without a reply, the events say whether it is open.
+    Open { stream: StreamRef, open: OpenStream, reply: Option<oneshot::Sender<Result<(), GatewayError>>> },
     /// A client says more.
     Client { stream: StreamRef, up: StreamUp, memory: Option<OwnedSemaphorePermit> },
     /// A client is gone.
@@ -58,6 +59,22 @@ pub(super) enum Aside {
     ClientGone { stream: StreamRef },
 }
 
+/// The way to a runner, and what is to be said there when everything at hand has been dealt with: its writer is woken
+/// once, for all of it, and writes it at once.
+#[derive(Debug)]
+struct Connection {
+    outlet: Outlet,
+    unsent: Vec<(ToClient, Option<OwnedSemaphorePermit>)>,
+}
+
+/// Whom a stream is for.
+#[derive(Debug)]
+struct Client {
+    events: StreamEventSender,
+    /// Waits until the stream is open, or is not going to be.
+    opening: Option<oneshot::Sender<Result<(), GatewayError>>>,
+}
+
 /// The loop and everything it owns.
 #[derive(Debug)]
 pub(super) struct Driver {
@@ -65,9 +82,10 @@ pub(super) struct Driver {
     store: StoreHandle,
     namespaces: Arc<Namespaces>,
     asides_sender: mpsc::UnboundedSender<Aside>,
-    connections: HashMap<ConnectionId, Outlet>,
-    opening: HashMap<StreamRef, oneshot::Sender<Result<(), GatewayError>>>,
-    clients: HashMap<StreamRef, StreamEventSender>,
+    connections: HashMap<ConnectionId, Connection>,
+    /// Connections with messages that have not been handed over yet.
+    unsent: Vec<ConnectionId>,
+    clients: HashMap<StreamRef, Client>,
     calls: HashMap<CallId, oneshot::Sender<Result<Answer, GatewayError>>>,
     next_call: u64,
     /// The last commit that is durable.
@@ -93,7 +111,7 @@ impl Driver {
             namespaces,
             asides_sender,
             connections: HashMap::new(),
-            opening: HashMap::new(),
+            unsent: Vec::new(),
             clients: HashMap::new(),
             calls: HashMap::new(),
             next_call: 0,
@@ -115,8 +133,8 @@ impl Driver {
     ) -> Result<(), StoreError> {
         let ended = self.serve(&mut orders, &mut asides).await;
         // After a failure the core can no longer close them.
-        for outlet in self.connections.values() {
-            outlet.close(1011, "core.internal_error");
+        for connection in self.connections.values_mut() {
+            connection.close(1011, "core.internal_error");
         }
         ended
     }
@@ -129,20 +147,28 @@ impl Driver {
         let mut order_batch = Vec::with_capacity(BATCH);
         let mut aside_batch = Vec::with_capacity(BATCH);
         let mut stopping = None;
+        // Moved only when what is due changes: most turns of the loop leave it where it is.
+        let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut alarm_at = None;
         // What the core decided when it was made.
         self.perform_all(now());
+        self.hand_over();
         loop {
             if stopping.is_some() && self.held.is_empty() {
                 return Ok(());
             }
             let due = self.core.poll_timeout();
+            if let Some(due) = due.filter(|_| due != alarm_at) {
+                alarm.as_mut().reset(due.into());
+            }
+            alarm_at = due;
             let room = self.store.has_room();
             tokio::select! {
                 biased;
                 count = asides.recv_many(&mut aside_batch, BATCH) => if count == 0 { return Ok(()) },
                 count = orders.recv_many(&mut order_batch, BATCH), if room => if count == 0 { return Ok(()) },
                 // What is due is done below in any case; this is only for when nothing else happens.
-                () = sleep_until(due) => {}
+                () = alarm.as_mut(), if due.is_some() => {}
                 () = self.store.room(), if !room => continue,
             }
             let now = now();
@@ -164,13 +190,14 @@ impl Driver {
                 self.perform_all(now);
                 self.carried = None;
             }
+            self.hand_over();
         }
     }
 
     fn order(&mut self, order: Order, now: Now) {
         match order {
             Order::Connected { hello, outlet, connection } => {
-                self.connections.insert(connection, outlet);
+                self.connections.insert(connection, Connection { outlet, unsent: Vec::new() });
                 self.core.handle(Input::Connected { connection, hello }, now);
             }
             Order::Received { connection, message, _memory } => {
@@ -182,16 +209,15 @@ impl Driver {
                 self.core.handle(Input::Disconnected { connection }, now);
             }
             Order::Open { stream, open: OpenStream { actor_id, head, events }, reply } => {
-                if reply.is_closed() {
+                if reply.as_ref().map_or_else(|| events.is_closed(), oneshot::Sender::is_closed) {
                     return;
                 }
+                let client = Client { events, opening: reply };
                 if self.core.has_stream(stream) {
                     // Four billion streams later, one of the first is still open.
-                    let _ = reply.send(Err(GatewayError::Unavailable("try again")));
-                    return;
+                    return client.refuse(GatewayError::Unavailable("try again"));
                 }
-                self.opening.insert(stream, reply);
-                self.clients.insert(stream, events);
+                self.clients.insert(stream, client);
                 self.core.handle(Input::Open { stream, actor_id, head }, now);
             }
             Order::Client { stream, up, memory } => {
@@ -242,7 +268,6 @@ impl Driver {
 
     fn client_gone(&mut self, stream: StreamRef, now: Now) {
         self.clients.remove(&stream);
-        self.opening.remove(&stream);
         self.core.handle(Input::ClientGone { stream }, now);
     }
 
@@ -277,7 +302,7 @@ impl Driver {
                 });
             }
             Effect::Kv { connection, request_id, actor_id, request } => {
-                let Some(outlet) = self.connections.get(&connection).cloned() else { return };
+                let Some(outlet) = self.connections.get(&connection).map(|to| to.outlet.clone()) else { return };
                 let operation = (&request).into();
                 self.store.submit_kv(actor_id, request, move |result| {
                     let response = result.unwrap_or_else(|error| {
@@ -289,30 +314,32 @@ impl Driver {
                 });
             }
             Effect::Send { connection, message, after: _ } => {
-                if let Some(outlet) = self.connections.get(&connection) {
-                    outlet.send_holding(message, self.carried.take());
+                if let Some(to) = self.connections.get_mut(&connection) {
+                    if to.unsent.is_empty() {
+                        self.unsent.push(connection);
+                    }
+                    to.unsent.push((message, self.carried.take()));
                 }
             }
             Effect::Close { connection, code, reason, after: _ } => {
-                if let Some(outlet) = self.connections.remove(&connection) {
-                    outlet.close(code, reason);
+                if let Some(mut to) = self.connections.remove(&connection) {
+                    to.close(code, reason);
                 }
             }
             Effect::Opened { stream } => {
-                if let Some(reply) = self.opening.remove(&stream) {
-                    let _ = reply.send(Ok(()));
+                if let Some(client) = self.clients.get_mut(&stream) {
+                    client.opened();
                 }
             }
             Effect::Refused { stream, error } => {
-                self.clients.remove(&stream);
-                if let Some(reply) = self.opening.remove(&stream) {
-                    let _ = reply.send(Err(error));
+                if let Some(client) = self.clients.remove(&stream) {
+                    client.refuse(error);
                 }
             }
             Effect::Deliver { stream, event } => self.deliver(stream, event),
             Effect::Granted { stream } => {
                 if let Some(client) = self.clients.get(&stream) {
-                    client.grant();
+                    client.events.grant();
                 }
             }
             Effect::Answer { call, answer, after: _ } => {
@@ -325,14 +352,54 @@ impl Driver {
     }
 
     fn deliver(&mut self, stream: StreamRef, event: TunnelEvent) {
-        let Some(client) = self.clients.get(&stream) else { return };
-        let last = event.is_last();
-        if client.try_send(event).is_err() {
+        let sent = if event.is_last() {
+            self.clients.remove(&stream).map(|client| client.events.try_send(event))
+        } else {
+            self.clients.get(&stream).map(|client| client.events.try_send(event))
+        };
+        if let Some(Err(_)) = sent {
             debug!(stream = stream.0, "client gone or too slow, stream given up");
             self.clients.remove(&stream);
             self.gone.push(stream);
-        } else if last {
-            self.clients.remove(&stream);
+        }
+    }
+
+    /// Hands the writers what was said.
+    fn hand_over(&mut self) {
+        for connection in self.unsent.drain(..) {
+            if let Some(connection) = self.connections.get_mut(&connection) {
+                connection.hand_over();
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn hand_over(&mut self) {
+        for (message, memory) in self.unsent.drain(..) {
+            self.outlet.send_holding(message, memory);
+        }
+    }
+
+    fn close(&mut self, code: u16, reason: &'static str) {
+        self.hand_over();
+        self.outlet.close(code, reason);
+    }
+}
+
+impl Client {
+    fn opened(&mut self) {
+        self.events.opened();
+        if let Some(reply) = self.opening.take() {
+            // Who asked may be gone; so below.
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    fn refuse(self, error: GatewayError) {
+        match self.opening {
+            Some(reply) => drop(reply.send(Err(error))),
+            None => self.events.refuse(error),
         }
     }
 }
@@ -342,13 +409,6 @@ pub(super) fn now() -> Now {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let wall_ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
     Now { instant: Instant::now(), wall_ms }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Inputs taken at once: enough to share the cost of waking up, few enough to look at the clock often.

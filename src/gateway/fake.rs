@@ -59,7 +59,7 @@ pub struct Wanted {
     events: StreamEventSender,
     ups: mpsc::UnboundedReceiver<StreamUp>,
     took: Arc<AtomicUsize>,
-    reply: oneshot::Sender<Result<(), GatewayError>>,
+    reply: Option<oneshot::Sender<Result<(), GatewayError>>>,
 }
 
 /// A stream that is open.
@@ -215,13 +215,17 @@ impl FakeDriver {
 impl Wanted {
     /// Refuses the stream.
     pub fn refuse(self, error: GatewayError) {
-        self.reply.send(Err(error)).expect("somebody waits");
+        match self.reply {
+            Some(reply) => reply.send(Err(error)).expect("somebody waits"),
+            None => self.events.refuse(error),
+        }
     }
 
     /// Opens the stream.
     pub fn open(self) -> Opened {
         // A client may have left meanwhile.
-        let _ = self.reply.send(Ok(()));
+        let _ = self.reply.map(|reply| reply.send(Ok(())));
+        self.events.opened();
         Opened { head: self.head, events: self.events, ups: self.ups, took: self.took }
     }
 }

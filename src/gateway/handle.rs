@@ -13,14 +13,17 @@ use crate::store::{ActorRecord, Found, NamespaceRecord, Query, RunnerConfigRecor
 
 /// The door to the driver; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct GatewayHandle {
+pub struct GatewayHandle(Arc<Door>);
+
+#[derive(Debug)]
+struct Door {
     orders: mpsc::Sender<Order>,
     asides: mpsc::UnboundedSender<Aside>,
     store: StoreHandle,
     namespaces: Arc<Namespaces>,
     memory: LargeMessages,
     uploads: LargeMessages,
-    next_stream: Arc<AtomicU32>,
+    next_stream: AtomicU32,
 }
 
 /// A stream a client wants to an actor. One attempt: retrying is the caller's.
@@ -38,7 +41,6 @@ pub struct OpenStream {
 #[derive(Debug)]
 pub struct StreamLink {
     uplink: Uplink,
-    asides: mpsc::UnboundedSender<Aside>,
     over: bool,
 }
 
@@ -46,8 +48,7 @@ pub struct StreamLink {
 #[derive(Clone, Debug)]
 pub struct Uplink {
     stream: StreamRef,
-    orders: mpsc::Sender<Order>,
-    memory: LargeMessages,
+    door: Arc<Door>,
 }
 
 /// An actor somebody named, with what a handler must know to answer about it.
@@ -80,8 +81,8 @@ impl GatewayHandle {
         namespaces: Arc<Namespaces>,
     ) -> Self {
         // An answer to a stream of an earlier process must not be taken for one to a stream of this.
-        let next_stream = Arc::new(AtomicU32::new(rand::random()));
-        GatewayHandle {
+        let next_stream = AtomicU32::new(rand::random());
+        GatewayHandle(Arc::new(Door {
             orders,
             asides,
             store,
@@ -89,7 +90,7 @@ impl GatewayHandle {
             memory: LargeMessages::new(LARGE_KIB),
             uploads: LargeMessages::new(UPLOADS_KIB),
             next_stream,
-        }
+        }))
     }
 
     /// Creates an actor and answers once it is durable; it starts on its own.
@@ -133,19 +134,35 @@ impl GatewayHandle {
     /// [`GatewayError::WholeBodyNeeded`], [`GatewayError::Unavailable`].
     pub async fn open_stream(&self, stream: OpenStream) -> Result<StreamLink, GatewayError> {
         let (reply, opened) = oneshot::channel();
+        let link = self.order_stream(stream, Some(reply)).await?;
+        opened.await.map_err(|_| stopped())??;
+        Ok(link)
+    }
+
+    /// As [`GatewayHandle::open_stream`], but does not wait until the stream is open: its events say whether it is, and
+    /// why it is not, so that whoever has nothing to do in between is woken once, by the answer.
+    ///
+    /// # Errors
+    /// [`GatewayError::Unavailable`].
+    pub async fn begin_stream(&self, stream: OpenStream) -> Result<StreamLink, GatewayError> {
+        self.order_stream(stream, None).await
+    }
+
+    async fn order_stream(
+        &self,
+        stream: OpenStream,
+        reply: Option<oneshot::Sender<Result<(), GatewayError>>>,
+    ) -> Result<StreamLink, GatewayError> {
         // The link exists before the stream does: a caller that stops waiting gives the stream up.
         let link = StreamLink {
             uplink: Uplink {
-                stream: StreamRef(self.next_stream.fetch_add(1, Ordering::Relaxed)),
-                orders: self.orders.clone(),
-                memory: self.uploads.clone(),
+                stream: StreamRef(self.0.next_stream.fetch_add(1, Ordering::Relaxed)),
+                door: Arc::clone(&self.0),
             },
-            asides: self.asides.clone(),
             over: false,
         };
         let order = Order::Open { stream: link.uplink.stream, open: stream, reply };
-        self.orders.send(order).await.map_err(|_| stopped())?;
-        opened.await.map_err(|_| stopped())??;
+        self.0.orders.send(order).await.map_err(|_| stopped())?;
         Ok(link)
     }
 
@@ -166,19 +183,19 @@ impl GatewayHandle {
     /// # Errors
     /// [`GatewayError::Internal`] when the store fails.
     pub async fn read(&self, query: Query) -> Result<Found, GatewayError> {
-        self.store.read(query).await.map_err(|error| GatewayError::Internal(error.to_string()))
+        self.0.store.read(query).await.map_err(|error| GatewayError::Internal(error.to_string()))
     }
 
     /// A namespace by name; answers from memory.
     #[must_use]
     pub fn namespace(&self, name: &str) -> Option<NamespaceRecord> {
-        self.namespaces.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.0.namespaces.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// A namespace by id; answers from memory.
     #[must_use]
     pub fn namespace_by_id(&self, id: &str) -> Option<NamespaceRecord> {
-        let namespaces = self.namespaces.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        let namespaces = self.0.namespaces.by_name.read().unwrap_or_else(PoisonError::into_inner);
         namespaces.values().find(|namespace| *namespace.id == *id).cloned()
     }
 
@@ -243,7 +260,7 @@ impl GatewayHandle {
     /// [`GatewayError::Unavailable`] when the gateway stops.
     pub async fn live_runners(&self) -> Result<BTreeMap<Arc<str>, LiveRunner>, GatewayError> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(Order::LiveRunners { reply }).await.map_err(|_| stopped())?;
+        self.0.orders.send(Order::LiveRunners { reply }).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())
     }
 
@@ -253,7 +270,7 @@ impl GatewayHandle {
     /// [`GatewayError::Unavailable`] when the gateway stops.
     pub async fn health(&self) -> Result<GatewayHealth, GatewayError> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(Order::Health { reply }).await.map_err(|_| stopped())?;
+        self.0.orders.send(Order::Health { reply }).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())
     }
 
@@ -263,16 +280,16 @@ impl GatewayHandle {
     }
 
     pub(super) fn orders(&self) -> &mpsc::Sender<Order> {
-        &self.orders
+        &self.0.orders
     }
 
     pub(super) fn memory(&self) -> &LargeMessages {
-        &self.memory
+        &self.0.memory
     }
 
     async fn call(&self, request: CallRequest) -> Result<Answer, GatewayError> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(Order::Call { request, reply }).await.map_err(|_| stopped())?;
+        self.0.orders.send(Order::Call { request, reply }).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 }
@@ -288,15 +305,15 @@ impl Uplink {
             StreamUp::Message { data, .. } => data.len(),
             StreamUp::Close { .. } => 0,
         };
-        let memory = self.memory.take(bytes).await;
+        let memory = self.door.uploads.take(bytes).await;
         let order = Order::Client { stream: self.stream, up, memory };
-        self.orders.send(order).await.map_err(|_| stopped())
+        self.door.orders.send(order).await.map_err(|_| stopped())
     }
 
     /// Gives the stream up; its events end.
     pub(super) async fn abandon(&self) {
         // A driver that is gone has no stream left to end.
-        let _ = self.orders.send(Order::ClientGone { stream: self.stream }).await;
+        let _ = self.door.orders.send(Order::ClientGone { stream: self.stream }).await;
     }
 }
 
@@ -323,7 +340,7 @@ impl StreamLink {
     /// The client has taken as much of the response as one grant of credit is for.
     pub(super) fn took(&self) {
         // A driver that is gone sends nothing more.
-        let _ = self.asides.send(Aside::ClientTook { stream: self.uplink.stream });
+        let _ = self.uplink.door.asides.send(Aside::ClientTook { stream: self.uplink.stream });
     }
 }
 
@@ -333,9 +350,9 @@ impl Drop for StreamLink {
             return;
         }
         // Behind what was sent before, when there is room; otherwise past it, rather than not at all.
-        if self.uplink.orders.try_send(Order::ClientGone { stream: self.uplink.stream }).is_err() {
+        if self.uplink.door.orders.try_send(Order::ClientGone { stream: self.uplink.stream }).is_err() {
             // A driver that is gone has no stream left to end.
-            let _ = self.asides.send(Aside::ClientGone { stream: self.uplink.stream });
+            let _ = self.uplink.door.asides.send(Aside::ClientGone { stream: self.uplink.stream });
         }
     }
 }

@@ -66,7 +66,10 @@ impl FromStr for Id {
         let Some(head) = text.as_bytes().get(..4) else {
             return Err(ParseIdError::TooShort);
         };
-        if let Some(bad) = text.chars().find(|c| !matches!(c, '0'..='9' | 'a'..='z')) {
+        let is_digit = |c: char| matches!(c, '0'..='9' | 'a'..='z');
+        if !text.bytes().all(|byte| is_digit(char::from(byte)))
+            && let Some(bad) = text.chars().find(|c| !is_digit(*c))
+        {
             return Err(ParseIdError::Character(bad));
         }
         let version = head.iter().rev().fold(0_u32, |value, digit| value * 36 + u32::from(digit_value(*digit)));
@@ -134,10 +137,10 @@ fn encode(bytes: &[u8; 20]) -> [u8; ID_LENGTH] {
 /// Whether the number has no more than 19 bytes.
 fn fits(text: &[u8; ID_LENGTH]) -> bool {
     let mut limbs = [0_u64; 5];
-    for digit in text.iter().rev() {
-        let mut carry = u64::from(digit_value(*digit));
+    for group in text.rchunks_exact(6) {
+        let mut carry = group.iter().rev().fold(0, |value, digit| value * 36 + u64::from(digit_value(*digit)));
         for limb in &mut limbs {
-            let value = *limb * 36 + carry;
+            let value = *limb * SIX_DIGITS + carry;
             *limb = value & 0xffff_ffff;
             carry = value >> 32;
         }

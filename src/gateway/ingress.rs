@@ -105,7 +105,8 @@ impl Ingress {
         }
         let preflight = *request.method() == Method::OPTIONS;
         match target {
-            Target::Api => self.api.serve(request).await.map(response::whole),
+            // Boxed, so that a request to an actor carries no room for it: that one is moved around.
+            Target::Api => Box::pin(self.api.serve(request)).await.map(response::whole),
             Target::Actor(_) | Target::Query(_) | Target::Unclear(_) if preflight => {
                 cors::preflight(request.headers()).map(response::whole)
             }
@@ -114,7 +115,7 @@ impl Ingress {
                 refuse(refusal, origin)
             }
             Target::Actor(target) => self.serve_actor(request, ready(Ok(target)), ray).await,
-            Target::Query(target) => self.serve_actor(request, self.find(target), ray).await,
+            Target::Query(target) => Box::pin(self.serve_actor(request, self.find(target), ray)).await,
         }
     }
 

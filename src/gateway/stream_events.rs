@@ -6,52 +6,59 @@
 
 mod queue;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
+use futures_util::task::AtomicWaker;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use self::queue::{Receiver, Sender, queue};
-use super::TunnelEvent;
+use self::queue::Queue;
+use super::{GatewayError, TunnelEvent};
 use crate::credit::Credit;
 
 /// The driver's end.
-#[derive(Clone, Debug)]
-pub struct StreamEventSender {
-    events: Sender<TunnelEvent>,
-    backlog: Arc<Backlog>,
-}
+#[derive(Debug)]
+pub struct StreamEventSender(Arc<Shared>);
 
 /// The client's end.
 #[derive(Debug)]
-pub struct StreamEvents {
-    events: Receiver<TunnelEvent>,
-    backlog: Arc<Backlog>,
-}
+pub struct StreamEvents(Arc<Shared>);
 
-/// What waits between the two ends.
+/// Resolves when the client has lagged behind too far. There is one for each stream.
 #[derive(Debug)]
-struct Backlog {
+pub struct Overflow(Arc<Shared>);
+
+/// What both ends share, in one piece of memory: there is one for every request, and for every client's socket.
+#[derive(Debug)]
+struct Shared {
+    events: Queue<TunnelEvent>,
+    /// What waits between the two ends.
     bytes: AtomicUsize,
     max: usize,
-    overflowed: CancellationToken,
-    /// What the client's request travels on.
-    upload: Credit,
+    opened: AtomicBool,
+    overflowed: AtomicBool,
+    overflow: AtomicWaker,
+    refusal: OnceLock<Box<GatewayError>>,
+    /// What the client's request travels on, if it needs any.
+    upload: OnceLock<Credit>,
 }
 
 /// A channel that holds at most `max` bytes, and one event whatever its size.
 #[must_use]
 pub fn stream_events(max: usize) -> (StreamEventSender, StreamEvents) {
-    let (sender, receiver) = queue();
-    let backlog = Arc::new(Backlog {
+    let shared = Arc::new(Shared {
+        events: Queue::default(),
         bytes: AtomicUsize::new(0),
         max,
-        overflowed: CancellationToken::new(),
-        upload: Credit::new(),
+        opened: AtomicBool::new(false),
+        overflowed: AtomicBool::new(false),
+        overflow: AtomicWaker::new(),
+        refusal: OnceLock::new(),
+        upload: OnceLock::new(),
     });
-    (StreamEventSender { events: sender, backlog: Arc::clone(&backlog) }, StreamEvents { events: receiver, backlog })
+    (StreamEventSender(Arc::clone(&shared)), StreamEvents(shared))
 }
 
 impl StreamEventSender {
@@ -62,63 +69,112 @@ impl StreamEventSender {
     /// [`TrySendError::Closed`] when nobody listens any more.
     pub fn try_send(&self, event: TunnelEvent) -> Result<(), TrySendError<TunnelEvent>> {
         let weight = weight(&event);
-        let before = self.backlog.bytes.fetch_add(weight, Ordering::Relaxed);
-        if before > 0 && before.saturating_add(weight) > self.backlog.max {
-            self.backlog.bytes.fetch_sub(weight, Ordering::Relaxed);
-            self.backlog.overflowed.cancel();
+        let before = self.0.bytes.fetch_add(weight, Ordering::Relaxed);
+        if before > 0 && before.saturating_add(weight) > self.0.max {
+            self.0.bytes.fetch_sub(weight, Ordering::Relaxed);
+            self.0.overflowed.store(true, Ordering::Release);
+            self.0.overflow.wake();
             return Err(TrySendError::Full(event));
         }
-        self.events.send(event).map_err(TrySendError::Closed)
+        self.0.events.send(event).map_err(TrySendError::Closed)
+    }
+
+    /// The stream is open. Wakes nobody.
+    pub fn opened(&self) {
+        self.0.opened.store(true, Ordering::Relaxed);
+    }
+
+    /// The stream is not opened, and nothing of it has reached its actor: ends the events with the reason.
+    pub fn refuse(self, error: GatewayError) {
+        // Refused once, since that takes this end.
+        let _ = self.0.refusal.set(Box::new(error));
     }
 
     /// The actor has taken as much of the request as one grant is for.
     pub fn grant(&self) {
-        self.backlog.upload.grant();
+        if let Some(upload) = self.0.upload.get() {
+            upload.grant();
+        }
     }
 
     /// Whether the client has gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.events.is_closed()
+        self.0.events.is_closed()
     }
 }
 
 impl StreamEvents {
-    /// The next event; `None` when the driver has dropped the stream. Cancel safe.
+    /// The next event; `None` when the driver has dropped or refused the stream. Cancel safe.
     pub async fn recv(&mut self) -> Option<TunnelEvent> {
         std::future::poll_fn(|context| self.poll_recv(context)).await
     }
 
     /// As [`StreamEvents::recv`], by hand.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<TunnelEvent>> {
-        let event = self.events.poll_recv(context);
+        let event = self.0.events.poll_recv(context);
         if let Poll::Ready(Some(event)) = &event {
-            self.backlog.bytes.fetch_sub(weight(event), Ordering::Relaxed);
+            self.0.bytes.fetch_sub(weight(event), Ordering::Relaxed);
         }
         event
+    }
+
+    /// Whether the stream was opened, as far as the driver has told.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.opened.load(Ordering::Relaxed)
+    }
+
+    /// Why the stream was not opened, when the events ended for that.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&GatewayError> {
+        self.0.refusal.get().map(|error| &**error)
     }
 
     /// Whether the client has lagged behind too far, and has lost its stream for that.
     #[must_use]
     pub fn overflowed(&self) -> bool {
-        self.backlog.overflowed.is_cancelled()
+        self.0.overflowed.load(Ordering::Acquire)
     }
 
     /// Resolves when the client has lagged behind too far. A writer that is stuck with this client needs to know.
-    pub fn overflow(&self) -> WaitForCancellationFutureOwned {
-        self.backlog.overflowed.clone().cancelled_owned()
+    #[must_use]
+    pub fn overflow(&self) -> Overflow {
+        Overflow(Arc::clone(&self.0))
     }
 
-    /// What the client's request travels on, towards a runner that gives credit.
+    /// What the client's request travels on, towards a runner that gives credit. To be asked for before the stream is
+    /// opened: what was granted earlier counts for nothing.
     #[must_use]
     pub fn upload(&self) -> Credit {
-        self.backlog.upload.clone()
+        self.0.upload.get_or_init(Credit::new).clone()
     }
 
     /// Whether nothing waits right now.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.0.events.is_empty()
+    }
+}
+
+impl Future for Overflow {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.overflow.register(context.waker());
+        if self.0.overflowed.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for StreamEventSender {
+    fn drop(&mut self) {
+        self.0.events.end();
+    }
+}
+
+impl Drop for StreamEvents {
+    fn drop(&mut self) {
+        self.0.events.close();
     }
 }
 
@@ -165,6 +221,26 @@ mod tests {
         assert_eq!(sender.try_send(message(5_000)), Ok(()));
         assert_eq!(events.recv().await, Some(message(5_000)));
         assert_eq!(sender.try_send(message(5_000)), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_is_stuck_learns_that_its_client_lags_behind() {
+        let (sender, events) = stream_events(10);
+        let stuck = tokio::spawn(events.overflow());
+        sender.try_send(message(5)).expect("room");
+        tokio::task::yield_now().await;
+        assert!(!stuck.is_finished());
+        assert!(sender.try_send(message(5)).is_err());
+        stuck.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_refused_ends_with_the_reason() {
+        let (sender, mut events) = stream_events(10);
+        assert_eq!((events.is_open(), events.refusal()), (false, None));
+        sender.refuse(GatewayError::ActorNotFound);
+        assert_eq!(events.recv().await, None);
+        assert_eq!((events.is_open(), events.refusal()), (false, Some(&GatewayError::ActorNotFound)));
     }
 
     #[tokio::test]

@@ -4,9 +4,9 @@
 //! The engine repeats every request alike. Here a request that may change something is repeated only when it is known
 //! not to have run.
 
-use std::pin::pin;
-
+use bytes::Bytes;
 use bytestring::ByteString;
+use greenroom_protocol::Headers;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use serde_json::json;
@@ -20,7 +20,7 @@ use super::target::ActorTarget;
 use super::upload::{Pump, Upload};
 use super::{Ingress, headers};
 use crate::gateway::refusal::{RIVET_ERROR, Refusal};
-use crate::gateway::{GatewayError, Id, OpenStream, StreamHead, TunnelEvent, stream_events};
+use crate::gateway::{GatewayError, Id, OpenStream, StreamEvents, StreamHead, TunnelEvent, stream_events};
 
 /// What came of one attempt.
 enum Attempt {
@@ -32,6 +32,15 @@ enum Attempt {
     Failed { error: GatewayError, ran: Ran },
     /// Not all of the request came.
     Cut(Refusal),
+}
+
+/// The first that an actor says of its answer.
+struct Beginning {
+    status: u16,
+    headers: Headers,
+    body: Bytes,
+    /// More of the body follows.
+    more: bool,
 }
 
 /// Why there is no answer.
@@ -118,7 +127,12 @@ impl Ingress {
             more,
         };
         let open = OpenStream { actor_id: target.actor.as_str().into(), head, events: sender };
-        let link = match self.gateway.open_stream(open).await {
+        // Only who has more to send must wait for the stream to be open.
+        let link = match more {
+            true => self.gateway.open_stream(open).await,
+            false => self.gateway.begin_stream(open).await,
+        };
+        let link = match link {
             Ok(link) => link,
             Err(error) => return Attempt::Failed { error, ran: Ran::No },
         };
@@ -129,39 +143,19 @@ impl Ingress {
                 None
             }
         };
-        let answer = async {
-            loop {
-                match events.recv().await {
-                    Some(TunnelEvent::Response { status, headers, body, more }) => {
-                        return Ok((status, headers, body.unwrap_or_default(), more));
-                    }
-                    Some(TunnelEvent::Failed(error)) => return Err(error),
-                    None => return Err(GatewayError::TunnelClosed),
-                    // Nothing else can begin a response; the engine drops it too.
-                    Some(
-                        TunnelEvent::Chunk { .. }
-                        | TunnelEvent::Open { .. }
-                        | TunnelEvent::Message { .. }
-                        | TunnelEvent::Close { .. },
-                    ) => {}
-                }
-            }
-        };
-        let answer = {
-            let mut answer = pin!(answer);
-            loop {
-                let before = pump.as_ref().map(Pump::progress);
-                match timeout(self.patience.response_start, answer.as_mut()).await {
-                    Ok(answer) => break answer,
-                    // As long as the request moves on, nobody can expect an answer.
-                    Err(_) if pump.as_ref().map(Pump::progress) != before => {}
-                    Err(_) => break Err(GatewayError::ResponseStartTimeout),
-                }
+        let answer = loop {
+            let progress = |pump: &Option<Pump>| pump.as_ref().map(Pump::progress);
+            let before = (progress(&pump), events.is_open());
+            match timeout(self.patience.response_start, beginning(&mut events)).await {
+                Ok(answer) => break answer,
+                // As long as the request moves on, or waits for its actor, nobody can expect an answer.
+                Err(_) if !before.1 || before != (progress(&pump), true) => {}
+                Err(_) => break Err((GatewayError::ResponseStartTimeout, Ran::Maybe)),
             }
         };
         let cut = pump.as_mut().and_then(Pump::failure);
         let attempt = match answer {
-            Ok((status, headers, body, more)) => {
+            Ok(Beginning { status, headers, body, more }) => {
                 let rest = if more {
                     Some((events, link))
                 } else {
@@ -176,15 +170,38 @@ impl Ingress {
                     None => return Attempt::Answered(Head { upload: pump, ..head }),
                 }
             }
-            Err(error) => match cut {
+            Err((error, ran)) => match cut {
                 Some(refusal) => Attempt::Cut(refusal),
-                None => Attempt::Failed { error, ran: Ran::Maybe },
+                None => Attempt::Failed { error, ran },
             },
         };
         if let Some(upload) = stopped(pump).await {
             *body = RequestBody::Upload(Box::new(upload));
         }
         attempt
+    }
+}
+
+/// Waits for the answer to begin. Cancel safe.
+async fn beginning(events: &mut StreamEvents) -> Result<Beginning, (GatewayError, Ran)> {
+    loop {
+        match events.recv().await {
+            Some(TunnelEvent::Response { status, headers, body, more }) => {
+                return Ok(Beginning { status, headers, body: body.unwrap_or_default(), more });
+            }
+            Some(TunnelEvent::Failed(error)) => return Err((error, Ran::Maybe)),
+            None => {
+                let refusal = events.refusal().map(|error| (error.clone(), Ran::No));
+                return Err(refusal.unwrap_or((GatewayError::TunnelClosed, Ran::Maybe)));
+            }
+            // Nothing else can begin a response; the engine drops it too.
+            Some(
+                TunnelEvent::Chunk { .. }
+                | TunnelEvent::Open { .. }
+                | TunnelEvent::Message { .. }
+                | TunnelEvent::Close { .. },
+            ) => {}
+        }
     }
 }
 

@@ -19,12 +19,15 @@ pub fn to_actor(headers: &HeaderMap, ray: Id) -> Headers {
     let traced = headers.get(TRACEPARENT).and_then(|value| trace_id(value.to_str().ok()?)).is_some();
     let ours = |name: &HeaderName| *name == RIVET_RAY || (!traced && *name == TRACEPARENT);
     let texts = || headers.iter().filter(|(name, _)| !ours(name)).filter_map(text);
-    let length = texts().map(|(name, value)| name.len() + value.len()).sum();
-    let mut joined = String::with_capacity(length);
+    let traceparent = if traced { String::new() } else { new_traceparent(rand::random(), rand::random()) };
+    let length: usize = texts().map(|(name, value)| name.len() + value.len()).sum();
+    let mut joined = String::with_capacity(length + ray.as_str().len() + traceparent.len());
     for (name, value) in texts() {
         joined.push_str(name);
         joined.push_str(value);
     }
+    joined.push_str(ray.as_str());
+    joined.push_str(&traceparent);
     let mut rest = ByteString::from(joined);
     let mut answer = Headers::with_capacity(headers.len() + 2);
     for (name, value) in texts() {
@@ -33,10 +36,10 @@ pub fn to_actor(headers: &HeaderMap, ray: Id) -> Headers {
         answer.push((first, second));
         rest = after;
     }
-    answer.push((ByteString::from_static("x-rivet-ray-id"), ray.into()));
+    let (ray, traceparent) = rest.split_at(ray.as_str().len());
+    answer.push((ByteString::from_static("x-rivet-ray-id"), ray));
     if !traced {
-        let traceparent = new_traceparent(rand::random(), rand::random());
-        answer.push((ByteString::from_static(TRACEPARENT), traceparent.into()));
+        answer.push((ByteString::from_static(TRACEPARENT), traceparent));
     }
     answer
 }
@@ -83,8 +86,8 @@ fn is_framing(name: &HeaderName) -> bool {
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Room for the headers the gateway adds itself.
-const EXTRA: usize = 6;
+/// Room for the headers that the gateway adds to most answers.
+const EXTRA: usize = 4;
 
 #[cfg(test)]
 mod tests {

@@ -70,9 +70,12 @@ impl RequestBody {
     /// # Errors
     /// [`Unread`] when it stops coming, and when the memory is used up.
     pub(super) async fn begin(mut body: Incoming, memory: &BodyMemory, idle: Duration) -> Result<Self, Unread> {
+        if body.is_end_stream() {
+            return Ok(RequestBody::Whole(WholeBody::default()));
+        }
         let small = body.size_hint().upper().is_some_and(|length| length <= SMALL as u64);
-        if body.is_end_stream() || small {
-            return WholeBody::read(VecDeque::new(), body, memory, idle).await.map(RequestBody::Whole);
+        if small {
+            return Box::pin(WholeBody::read(VecDeque::new(), body, memory, idle)).await.map(RequestBody::Whole);
         }
         let mut pieces = VecDeque::new();
         let mut length = 0;
@@ -89,7 +92,9 @@ impl RequestBody {
                 },
             };
             match frame {
-                None => return WholeBody::read(pieces, body, memory, idle).await.map(RequestBody::Whole),
+                None => {
+                    return Box::pin(WholeBody::read(pieces, body, memory, idle)).await.map(RequestBody::Whole);
+                }
                 Some(Err(_)) => return Err(Unread { refusal: broken(), rest: body }),
                 Some(Ok(frame)) => {
                     // Trailers are left out.
@@ -109,7 +114,7 @@ impl RequestBody {
     pub(super) async fn make_whole(&mut self, memory: &BodyMemory, idle: Duration) -> Result<(), Unread> {
         if let RequestBody::Upload(upload) = std::mem::replace(self, RequestBody::Sent) {
             let (pieces, rest) = upload.into_parts();
-            *self = RequestBody::Whole(WholeBody::read(pieces, rest, memory, idle).await?);
+            *self = RequestBody::Whole(Box::pin(WholeBody::read(pieces, rest, memory, idle)).await?);
         }
         Ok(())
     }

@@ -131,10 +131,10 @@ pub(super) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 fn actor(name: &str, path: &str, query: Option<&str>) -> Target {
-    let id = match percent_decode_str(name).decode_utf8() {
+    let id = name.parse::<Id>().or_else(|_| match percent_decode_str(name).decode_utf8() {
         Ok(name) => name.parse::<Id>().map_err(|error| error.to_string()),
         Err(_) => Err("it is no text".to_owned()),
-    };
+    });
     match id {
         Ok(actor) => Target::Actor(ActorTarget { actor, path: join(path, query) }),
         Err(why) => Target::Unclear(Refusal::internal(format!("The actor id cannot be read: {why}."))),

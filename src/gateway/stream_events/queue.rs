@@ -4,71 +4,75 @@
 //! socket, and most of these are silent most of the time.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// The end that sends; the receiver learns when all of them are gone.
+/// A channel. Whoever sends sees to it that it stays bounded.
 #[derive(Debug)]
-pub(super) struct Sender<T>(Arc<Shared<T>>);
-
-/// The end that receives.
-#[derive(Debug)]
-pub(super) struct Receiver<T>(Arc<Shared<T>>);
-
-#[derive(Debug)]
-struct Shared<T>(Mutex<State<T>>);
+pub(super) struct Queue<T>(Mutex<State<T>>);
 
 #[derive(Debug)]
 struct State<T> {
-    waiting: VecDeque<T>,
-    senders: usize,
-    received: bool,
+    /// The oldest item that waits. Mostly there is one at a time, and it needs no memory of its own here.
+    first: Option<T>,
+    /// The items behind it.
+    rest: VecDeque<T>,
+    ended: bool,
+    closed: bool,
     receiver: Option<Waker>,
 }
 
-/// An empty channel. Whoever sends sees to it that it stays bounded.
-pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
-    let state = State { waiting: VecDeque::new(), senders: 1, received: true, receiver: None };
-    let shared = Arc::new(Shared(Mutex::new(state)));
-    (Sender(Arc::clone(&shared)), Receiver(shared))
-}
-
-impl<T> Sender<T> {
+impl<T> Queue<T> {
     /// Sends.
     ///
     /// # Errors
     /// What was to be sent, when nobody receives any more.
     pub(super) fn send(&self, item: T) -> Result<(), T> {
-        let mut state = self.0.lock();
-        if !state.received {
+        let mut state = self.lock();
+        if state.closed {
             return Err(item);
         }
-        state.waiting.push_back(item);
-        let waker = state.receiver.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
+        match state.first {
+            None => state.first = Some(item),
+            Some(_) => state.rest.push_back(item),
         }
+        wake(state);
         Ok(())
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        !self.0.lock().received
+    /// Nothing more is sent.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        state.ended = true;
+        wake(state);
     }
-}
 
-impl<T> Receiver<T> {
+    /// Nobody receives any more.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let items = (state.first.take(), std::mem::take(&mut state.rest), state.receiver.take());
+        drop(state);
+        // Outside of the lock: what an item does when it is dropped is its own affair.
+        drop(items);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// The next item, or that there will be none. Remembers only who asked last.
-    pub(super) fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
-        let mut state = self.0.lock();
-        if let Some(item) = state.waiting.pop_front() {
+    pub(super) fn poll_recv(&self, context: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut state = self.lock();
+        if let Some(item) = state.first.take() {
+            state.first = state.rest.pop_front();
             return Poll::Ready(Some(item));
         }
-        if state.senders == 0 {
+        if state.ended {
             return Poll::Ready(None);
         }
         // Room for what may never come again.
-        state.waiting = VecDeque::new();
+        state.rest = VecDeque::new();
         if !state.receiver.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             state.receiver = Some(context.waker().clone());
         }
@@ -76,57 +80,40 @@ impl<T> Receiver<T> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().waiting.is_empty()
+        self.lock().first.is_none()
     }
-}
 
-impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Clone for Sender<T> {
-    fn clone(&self) -> Self {
-        self.0.lock().senders += 1;
-        Sender(Arc::clone(&self.0))
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Queue(Mutex::new(State { first: None, rest: VecDeque::new(), ended: false, closed: false, receiver: None }))
     }
 }
 
-impl<T> Drop for Sender<T> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.senders -= 1;
-        let waker = if state.senders == 0 { state.receiver.take() } else { None };
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl<T> Drop for Receiver<T> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.received = false;
-        state.receiver = None;
-        let waiting = std::mem::take(&mut state.waiting);
-        drop(state);
-        // Outside of the lock: what an item does when it is dropped is its own affair.
-        drop(waiting);
+/// Wakes who receives, outside of the lock.
+fn wake<T>(mut state: MutexGuard<'_, State<T>>) {
+    let waker = state.receiver.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::sync::Arc;
 
     use super::*;
 
     #[tokio::test]
     async fn items_come_in_order_and_the_end_after_them() {
-        let (sender, mut receiver) = queue();
-        let other = sender.clone();
+        let queue = Arc::new(Queue::default());
+        let receiver = Arc::clone(&queue);
         let received = tokio::spawn(async move {
             let mut all = Vec::new();
             while let Some(item) = poll_fn(|context| receiver.poll_recv(context)).await {
@@ -135,21 +122,21 @@ mod tests {
             all
         });
         for item in 0..100 {
-            let sender = if item % 2 == 0 { &sender } else { &other };
-            sender.send(item).expect("received");
-            tokio::task::yield_now().await;
+            queue.send(item).expect("received");
+            if item % 3 == 0 {
+                tokio::task::yield_now().await;
+            }
         }
-        drop(sender);
-        drop(other);
+        queue.end();
         assert_eq!(received.await.expect("no panic"), (0..100).collect::<Vec<_>>());
     }
 
     #[tokio::test]
     async fn a_receiver_that_is_gone_takes_nothing() {
-        let (sender, receiver) = queue();
-        assert!(!sender.is_closed() && receiver.is_empty());
-        drop(receiver);
-        assert!(sender.is_closed());
-        assert_eq!(sender.send(1), Err(1));
+        let queue = Queue::default();
+        assert!(!queue.is_closed() && queue.is_empty());
+        queue.close();
+        assert!(queue.is_closed());
+        assert_eq!(queue.send(1), Err(1));
     }
 }

@@ -102,7 +102,7 @@ impl Ingress {
         match written {
             Ok(ending) => ending,
             // A client that takes nothing any more may have said something before, its goodbye for one.
-            Err(_) => match timeout(LAST_WORDS, upwards).await {
+            Err(_) => match Box::pin(timeout(LAST_WORDS, upwards)).await {
                 Ok(ending) => ending,
                 Err(_) => {
                     // The driver may be stopping; then the actor is told by it.
