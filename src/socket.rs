@@ -1,14 +1,13 @@
-//! One WebSocket to a gateway: dialled with a deadline, pumped by two tasks, watched for silence.
+//! One WebSocket to a gateway: dialled with a deadline, watched for silence.
 //!
-//! [`dial`] opens it; the reader task decodes messages and answers pings at once, so that nothing an actor does can
-//! delay them; the writer task gathers frames and flushes when there is nothing more to gather. What the messages mean
-//! is no concern of this layer. [`HttpClient`] is for everything else that the daemon calls.
+//! [`dial`] opens it; whoever waits for the [`Connection`] writes what was gathered, reads and decodes what came, and
+//! answers pings. What the messages mean is no concern of this layer. [`HttpClient`] is for everything else that the daemon calls.
 
+mod connection;
 mod dial;
 mod http;
-mod pump;
 mod round_trip;
 
+pub use connection::{Closed, Connection, Received};
 pub use dial::{DialError, Patience, Target, dial, tls_connector};
 pub use http::{AnswerBody, CallError, HttpClient, Reach};
-pub use pump::{Closed, Connection, Outgoing, Received};

@@ -143,25 +143,18 @@ impl Driver {
         {
             timer.as_mut().reset(due.into());
         }
-        let outgoing = match &self.socket {
-            SocketState::Open(connection) => Some(connection.outgoing.clone()),
-            SocketState::None | SocketState::Dialing(_) => None,
-        };
-        let behind = outgoing.as_ref().is_some_and(crate::socket::Outgoing::is_behind);
+        let behind = self.is_behind();
         if !behind && !self.held_calls.is_empty() {
             return Event::Calls(Vec::new());
         }
         let mut taken = Vec::new();
         tokio::select! {
             // A gateway that does not take our answers is not asked for more work either, or the streams would pile up.
-            event = self.socket.next(), if !behind => event,
+            event = self.socket.next(behind) => event,
             count = calls.recv_many(&mut taken, BATCH), if !behind => {
                 debug_assert!(count > 0, "the driver holds a sender itself");
                 Event::Calls(taken)
             }
-            () = async {
-                if let Some(outgoing) = &outgoing { outgoing.eased().await }
-            }, if behind => Event::Tick,
             command = commands.recv() => Event::Command(command),
             () = timer, if due.is_some() => Event::Tick,
         }
@@ -182,7 +175,7 @@ impl Driver {
             Event::Received(received) => {
                 for received in received {
                     match received {
-                        Received::Message(message, _memory) => self.session.handle(Input::Received(message), now),
+                        Received::Message(message) => self.session.handle(Input::Received(message), now),
                         Received::Closed(closed) => {
                             self.socket = SocketState::None;
                             self.session.handle(Input::Disconnected(disconnect(closed)), now);
@@ -209,7 +202,7 @@ impl Driver {
     /// More waits to be written than should be.
     fn is_behind(&self) -> bool {
         match &self.socket {
-            SocketState::Open(connection) => connection.outgoing.is_behind(),
+            SocketState::Open(connection) => connection.is_behind(),
             SocketState::None | SocketState::Dialing(_) => false,
         }
     }
@@ -383,21 +376,19 @@ impl Driver {
 }
 
 impl SocketState {
-    /// The next thing from the socket, if there is one.
-    async fn next(&mut self) -> Event {
+    /// The next thing from the socket, if there is one; when it is `behind`, that there is room again.
+    async fn next(&mut self, behind: bool) -> Event {
         match self {
             SocketState::None => std::future::pending().await,
             SocketState::Dialing(task) => {
                 let dialed = task.await.unwrap_or_else(|_| Err(DialError::Settings("dialing was cancelled")));
                 Event::Dialed(dialed)
             }
-            SocketState::Open(connection) => {
-                let mut received = Vec::new();
-                if connection.incoming.recv_many(&mut received, BATCH).await == 0 {
-                    received.push(Received::Closed(Closed::Broken("the socket's reader ended".to_owned())));
-                }
-                Event::Received(received)
+            SocketState::Open(connection) if behind => {
+                connection.eased().await;
+                Event::Tick
             }
+            SocketState::Open(connection) => Event::Received(connection.receive().await),
         }
     }
 

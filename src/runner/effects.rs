@@ -30,8 +30,8 @@ impl Driver {
         match effect {
             Effect::Dial => self.socket = SocketState::dial(&self.target),
             Effect::Hangup { code, reason } => {
-                if let SocketState::Open(connection) = &self.socket {
-                    connection.outgoing.close(code, reason);
+                if let SocketState::Open(connection) = &mut self.socket {
+                    connection.close(code, reason);
                 }
             }
             Effect::Send(message) => {
@@ -159,15 +159,15 @@ impl Driver {
     }
 
     /// Sends a message; in place of a response that no message can carry, it sends one that says so.
-    fn send(&self, message: &ToServer) {
-        let SocketState::Open(connection) = &self.socket else { return };
-        let Err(error) = connection.outgoing.send(message) else { return };
+    fn send(&mut self, message: &ToServer) {
+        let SocketState::Open(connection) = &mut self.socket else { return };
+        let Err(error) = connection.send(message) else { return };
         warn!(%error, "message not sent");
         if let ToServer::Tunnel { id, message: ToServerTunnel::ResponseStart { .. } } = message {
             let body = Some(format!("The actor's response cannot be sent: {error}\n").into());
             let headers = vec![(ByteString::from_static("content-type"), ByteString::from_static("text/plain"))];
             let instead = ToServerTunnel::ResponseStart { status: 502, headers, body, stream: false };
-            let sent = connection.outgoing.send(&ToServer::Tunnel { id: *id, message: instead });
+            let sent = connection.send(&ToServer::Tunnel { id: *id, message: instead });
             debug_assert_eq!(sent, Ok(()), "a short message fits");
         }
     }

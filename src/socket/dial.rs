@@ -97,7 +97,7 @@ pub enum DialError {
     Settings(&'static str),
 }
 
-/// Opens the socket and starts its tasks, within `deadline`.
+/// Opens the socket within `deadline`.
 ///
 /// # Errors
 /// [`DialError`].
@@ -144,7 +144,7 @@ async fn open(target: &Target, address: &str) -> Result<Connection, DialError> {
         .get(FEATURES_HEADER)
         .and_then(|value| value.to_str().ok())
         .map_or_else(Features::default, Features::parse);
-    Ok(Connection::start(socket, target.version, target.patience, granted))
+    Ok(Connection::new(socket, target.version, target.patience, granted))
 }
 
 fn request(target: &Target) -> Result<Request<()>, DialError> {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::telemetry::metrics;
 
 /// The pings of one socket. At most one is waited for.
+#[derive(Debug)]
 pub(super) struct RoundTrip {
     every: Duration,
     due: Instant,

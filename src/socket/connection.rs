@@ -1,0 +1,335 @@
+//! An open socket. It has no task of its own: whoever holds it writes and reads by waiting for it, so that a message
+//! costs no wake-up between the wire and the runner.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::{SinkExt, StreamExt};
+use greenroom_protocol::{EncodeError, Features, ToClient, ToServer, Version, close};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tracing::{debug, warn};
+
+use super::dial::{Patience, Stream};
+use super::round_trip::RoundTrip;
+
+/// An open socket. Dropped, it is gone without a goodbye.
+///
+/// It is written to and read from, and the gateway's pings are answered, only while [`Connection::receive`] or
+/// [`Connection::eased`] is waited for; both may be given up at any time without loss.
+#[derive(Debug)]
+pub struct Connection {
+    /// What the gateway grants beyond the protocol.
+    pub granted: Features,
+    socket: WebSocketStream<Box<dyn Stream>>,
+    version: Version,
+    /// What the socket has had no room for.
+    outbox: VecDeque<Message>,
+    outbox_bytes: usize,
+    writing: Writing,
+    /// The goodbye is in the outbox or written: what is said later is dropped.
+    closing: bool,
+    inbox: VecDeque<Received>,
+    inbox_bytes: usize,
+    reading: Reading,
+    /// Since when the gateway has been listened to and said nothing.
+    silent_since: Instant,
+    silence: Duration,
+    round_trip: RoundTrip,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// Something from the gateway.
+#[derive(Debug)]
+pub enum Received {
+    /// A message.
+    Message(ToClient),
+    /// The socket is gone; nothing follows.
+    Closed(Closed),
+}
+
+/// How a socket ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The gateway closed it.
+    ByGateway {
+        /// WebSocket close code.
+        code: u16,
+        /// WebSocket close reason.
+        reason: String,
+    },
+    /// It broke; the text says how.
+    Broken(String),
+}
+
+/// What becomes of what is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writing {
+    Flushed,
+    /// The socket has taken something that is not on its way yet.
+    Unflushed,
+    /// Nothing can be written any more; the reading side sees the end and reports it.
+    Over,
+}
+
+/// What is done with what the gateway says.
+#[derive(Debug)]
+enum Reading {
+    Open,
+    /// It is read and dropped until the gateway has had time to read our goodbye.
+    Leaving {
+        why: String,
+        until: Instant,
+    },
+    /// The end was reported, or we are deaf for ever.
+    Over,
+}
+
+impl Connection {
+    pub(super) fn new(
+        socket: WebSocketStream<Box<dyn Stream>>,
+        version: Version,
+        patience: Patience,
+        granted: Features,
+    ) -> Self {
+        let round_trip = RoundTrip::every(patience.pings);
+        let now = Instant::now();
+        Connection {
+            granted,
+            socket,
+            version,
+            outbox: VecDeque::new(),
+            outbox_bytes: 0,
+            writing: Writing::Flushed,
+            closing: false,
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            reading: Reading::Open,
+            silent_since: now,
+            silence: patience.silence,
+            timer: Box::pin(sleep_until(round_trip.due().min(now + patience.silence))),
+            round_trip,
+        }
+    }
+
+    /// Says a message, as soon as the connection is waited for. Never waits itself: who says much asks
+    /// [`Connection::is_behind`] first.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when no message can say this in the version spoken; nothing was said then.
+    pub fn send(&mut self, message: &ToServer) -> Result<(), EncodeError> {
+        let mut frame = BytesMut::new();
+        message.encode(self.version, &mut frame)?;
+        self.say(Message::Binary(frame.freeze()));
+        Ok(())
+    }
+
+    /// Closes the socket after everything said so far. What is said later is dropped.
+    pub fn close(&mut self, code: u16, reason: &'static str) {
+        let reason = close::clip(reason).into();
+        self.say(Message::Close(Some(CloseFrame { code: CloseCode::from(code), reason })));
+        self.closing = true;
+    }
+
+    /// More is waiting to be written than should be: stop taking work that makes more, and wait for
+    /// [`Connection::eased`].
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.outbox_bytes > BACKLOG && self.writing != Writing::Over
+    }
+
+    /// Writes, and resolves when there is something from the gateway: at least one thing, and [`BATCH`] at most.
+    pub async fn receive(&mut self) -> Vec<Received> {
+        poll_fn(|context| {
+            self.poll(context, BATCH);
+            if self.inbox.is_empty() {
+                return Poll::Pending;
+            }
+            self.inbox_bytes = 0;
+            Poll::Ready(self.inbox.drain(..).collect())
+        })
+        .await
+    }
+
+    /// Writes, and resolves when there is room again, or nothing will ever be written again. What the gateway says
+    /// meanwhile is kept for later, up to a bound.
+    pub async fn eased(&mut self) {
+        poll_fn(|context| {
+            self.poll(context, INBOX);
+            if self.is_behind() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Says everything that was to be said and a goodbye, and waits for the gateway's, within this time.
+    pub async fn finish(mut self, code: u16, reason: &'static str, within: Duration) {
+        self.close(code, reason);
+        let closed = async {
+            let is_end = |received: &Received| matches!(received, Received::Closed(_));
+            while !self.receive().await.iter().any(is_end) {}
+        };
+        // A gateway that does not answer is left without its goodbye.
+        let _ = timeout(within, closed).await;
+    }
+
+    fn say(&mut self, message: Message) {
+        // When nothing can be written the reading side reports the end of the socket.
+        if !self.closing && self.writing != Writing::Over {
+            self.outbox_bytes += message.len();
+            self.outbox.push_back(message);
+        }
+    }
+
+    /// Writes and reads as far as possible, and sees to it that the task is woken when there is more to do.
+    fn poll(&mut self, context: &mut Context<'_>, most: usize) {
+        self.write(context);
+        self.read(context, most);
+        while self.timer.as_mut().poll(context).is_ready() {
+            self.time_passed(Instant::now());
+        }
+        if self.inbox.is_empty() && !self.outbox.is_empty() {
+            // Pings and pongs. With something in the inbox there will be more to write in a moment.
+            self.write(context);
+        }
+    }
+
+    fn write(&mut self, context: &mut Context<'_>) {
+        if self.writing == Writing::Over {
+            return;
+        }
+        if let Err(error) = self.try_write(context) {
+            // The reading side sees the same end and reports it.
+            debug!(%error, "socket not writable");
+            self.writing = Writing::Over;
+            self.outbox.clear();
+            self.outbox_bytes = 0;
+        }
+    }
+
+    fn try_write(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
+        while !self.outbox.is_empty() {
+            let Poll::Ready(ready) = self.socket.poll_ready_unpin(context) else { return Ok(()) };
+            ready?;
+            let Some(message) = self.outbox.pop_front() else { break };
+            self.outbox_bytes -= message.len();
+            self.writing = Writing::Unflushed;
+            self.socket.start_send_unpin(message)?;
+        }
+        if self.writing == Writing::Unflushed
+            && let Poll::Ready(flushed) = self.socket.poll_flush_unpin(context)
+        {
+            flushed?;
+            self.writing = Writing::Flushed;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, context: &mut Context<'_>, most: usize) {
+        let mut heard = false;
+        while self.inbox.len() < most
+            && self.inbox_bytes < INBOX_BYTES
+            && !matches!(self.reading, Reading::Over)
+            && let Poll::Ready(frame) = self.socket.poll_next_unpin(context)
+        {
+            match (frame, &self.reading) {
+                (Some(Ok(_)), Reading::Leaving { .. }) => {}
+                // A pong comes from the gateway's end of the socket, whatever is behind that, so it is no word.
+                (Some(Ok(Message::Pong(payload))), _) => self.round_trip.answered(&payload),
+                (Some(Ok(frame)), _) => {
+                    heard = true;
+                    self.take(frame);
+                }
+                (None, _) => self.end(Closed::Broken("the connection ended without a goodbye".to_owned())),
+                (Some(Err(error)), _) => self.end(Closed::Broken(format!("the connection broke: {error}"))),
+            }
+        }
+        if heard {
+            self.silent_since = Instant::now();
+        }
+    }
+
+    fn take(&mut self, frame: Message) {
+        let bytes = match frame {
+            Message::Binary(bytes) => bytes,
+            Message::Close(frame) => {
+                let (code, reason) =
+                    frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+                return self.end(Closed::ByGateway { code, reason });
+            }
+            Message::Text(_) => return warn!("the gateway sent a text message, which the protocol does not have"),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return,
+        };
+        let length = bytes.len();
+        match ToClient::decode(bytes, self.version) {
+            Ok(ToClient::Ping { ts }) => {
+                let sent = self.send(&ToServer::Pong { ts });
+                debug_assert_eq!(sent, Ok(()), "every version has a pong");
+            }
+            Ok(message) => {
+                self.inbox_bytes += length;
+                self.inbox.push_back(Received::Message(message));
+            }
+            Err(error) => {
+                // Skipping it could lose a command; after a reconnect the gateway sends unacknowledged ones again.
+                self.close(1002, "runner.invalid_frame");
+                let why = format!("the gateway sent a message that cannot be read: {error}");
+                // A gateway that takes longer sees the connection end without its answer.
+                let until = Instant::now() + GOODBYE;
+                self.reading = Reading::Leaving { why, until };
+                self.timer.as_mut().reset(until);
+            }
+        }
+    }
+
+    /// Reports the end; a message that cannot be read is the reason for whatever came after it.
+    fn end(&mut self, closed: Closed) {
+        let closed = match std::mem::replace(&mut self.reading, Reading::Over) {
+            Reading::Leaving { why, .. } => Closed::Broken(why),
+            Reading::Open | Reading::Over => closed,
+        };
+        debug!(?closed, "socket closed");
+        self.inbox.push_back(Received::Closed(closed));
+    }
+
+    /// Does what is due, and sets the timer to what comes next.
+    fn time_passed(&mut self, now: Instant) {
+        if !self.inbox.is_empty() {
+            // Time in which nobody listened is no silence.
+            self.silent_since = now;
+        }
+        let due = match &self.reading {
+            Reading::Leaving { until, .. } => *until,
+            Reading::Open => self.silent_since + self.silence,
+            Reading::Over => now + FAR,
+        };
+        if due <= now {
+            self.end(Closed::Broken(format!("the gateway was silent for {} s", self.silence.as_secs())));
+            return self.time_passed(now);
+        }
+        if self.round_trip.due() <= now {
+            let ping = self.round_trip.ask();
+            self.say(Message::Ping(ping));
+        }
+        self.timer.as_mut().reset(due.min(self.round_trip.due()));
+    }
+}
+
+/// How long the gateway may take to answer a close.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// The most that is received at once.
+const BATCH: usize = 256;
+/// The most that is kept for later while the way out is full.
+const INBOX: usize = 1024;
+/// No more is read while messages of this many bytes wait for the runner.
+const INBOX_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes waiting to be written from which on the runner takes no new work, in bytes.
+const BACKLOG: usize = 16 * 1024 * 1024;
+/// When nothing is due.
+const FAR: Duration = Duration::from_secs(3600);
