@@ -219,10 +219,11 @@ impl Admission {
         let over = self.over.clone();
         let task = match &*self.phase.borrow() {
             Phase::Running(actor) => {
-                let actor = actor.clone();
+                // Made here and not in the task, which would keep what it is made of as well.
+                let served = serve(actor.clone());
                 tasks.spawn(async move {
                     let _working = working;
-                    over.run_until_cancelled(async move { serve(actor).await }).await;
+                    over.run_until_cancelled(served).await;
                 })
             }
             Phase::Starting => {

@@ -11,7 +11,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use crate::actor::ActorKey;
-use crate::host::request::send_from_drop;
+use crate::host::call::send_from_drop;
 use crate::host::{Call, CallSender, StreamKey, StreamReply};
 
 /// A body that is there as a whole, or comes in pieces. It is a [`hyper::body::Body`], so it can be sent as it is.

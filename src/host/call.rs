@@ -1,9 +1,11 @@
 //! What actors and their hosts tell the runner.
 
 use greenroom_protocol::{KvRequest, KvResponse, StreamId};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::actor::{ActorKey, Outcome};
+use crate::host::Gone;
 use crate::kv::KvError;
 use crate::stream::{StreamKey, StreamReply};
 
@@ -54,4 +56,30 @@ pub enum Call {
         /// What it says.
         reply: StreamReply,
     },
+}
+
+/// Sends, and waits only where there is no room: the way is hardly ever full, and a future that waits has to be made and
+/// carried about.
+pub(super) async fn send(calls: &CallSender, call: Call) -> Result<(), Gone> {
+    match calls.try_send(call) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Closed(_)) => Err(Gone),
+        Err(TrySendError::Full(call)) => Box::pin(calls.send(call)).await.map_err(|_| Gone),
+    }
+}
+
+/// Sends without waiting where there is room, else from a task: a guard must not lose its word.
+pub(super) fn send_from_drop(calls: &CallSender, call: Call) {
+    match calls.try_send(call) {
+        Ok(()) | Err(TrySendError::Closed(_)) => {}
+        Err(TrySendError::Full(call)) => {
+            let calls = calls.clone();
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move {
+                    // The runner may have stopped meanwhile, and then nobody waits for this.
+                    let _ = calls.send(call).await;
+                });
+            }
+        }
+    }
 }

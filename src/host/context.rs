@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::actor::ActorKey;
+use crate::host::call::send;
 use crate::host::events::activity;
 use crate::host::events::{Alarms, AwakeReason, KeepAwake, LeaseError, Pull, Work, Working};
 use crate::host::visible::{self, Plan};
@@ -162,7 +163,7 @@ impl ActorContext {
     /// # Errors
     /// [`Gone`] when the runner has stopped.
     pub async fn set_alarm(&self, at: Option<i64>) -> Result<(), Gone> {
-        self.calls.send(Call::SetAlarm(self.key().clone(), at)).await.map_err(|_| Gone)
+        send(&self.calls, Call::SetAlarm(self.key().clone(), at)).await
     }
 
     /// Sends a storage request and waits for its answer.
@@ -227,7 +228,7 @@ impl ActorContext {
     pub(crate) async fn kv_with_notes(&self, request: KvRequest) -> Result<KvResponse, KvError> {
         let (reply, answer) = oneshot::channel();
         let call = Call::Kv { actor: self.key().clone(), request, reply };
-        self.calls.send(call).await.map_err(|_| KvError::Unavailable)?;
+        send(&self.calls, call).await.map_err(|_| KvError::Unavailable)?;
         match answer.await.unwrap_or(Err(KvError::Unavailable))? {
             KvResponse::Error { message } => Err(KvError::Refused(message.to_string())),
             response => Ok(response),

@@ -9,8 +9,10 @@ use futures_util::FutureExt;
 ///
 /// What the future owned was dropped by the unwinding and what it borrowed is only ever behind `&`, so nothing half
 /// changed can be seen but through the author's own interior mutability, as with any other panic in a task.
-pub(super) async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
-    AssertUnwindSafe(future).catch_unwind().await.map_err(|panic| text(panic.as_ref()))
+///
+/// Not an `async fn`: that would keep room for the future twice, as an argument and as what is waited for.
+pub(super) fn caught<T>(future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+    AssertUnwindSafe(future).catch_unwind().map(|done| done.map_err(|panic| text(panic.as_ref())))
 }
 
 fn text(panic: &(dyn Any + Send)) -> String {

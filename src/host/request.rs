@@ -7,6 +7,7 @@ use greenroom_protocol::{Headers, StreamId};
 
 use crate::actor::ActorKey;
 use crate::credit::Credit;
+use crate::host::call::{send, send_from_drop};
 use crate::host::{Body, Call, CallSender, Gone, StreamKey, StreamReply};
 use crate::telemetry::{Span, SpanKind, TRACEPARENT};
 
@@ -107,12 +108,16 @@ impl Responder {
             // More than the gateway should have to keep for a client that reads slowly.
             headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-length"));
             headers.push(("content-length".into(), body.len().to_string().into()));
-            let mut writer = self.start(status, headers).await?;
-            writer.chunk(body).await?;
-            return writer.finish().await;
+            return Box::pin(self.respond_in_pieces(status, headers, body)).await;
         }
         self.stream.open = false;
         self.stream.send(StreamReply::Response { status, headers, body, more: false }).await
+    }
+
+    async fn respond_in_pieces(self, status: u16, headers: Headers, body: Bytes) -> Result<(), Gone> {
+        let mut writer = self.start(status, headers).await?;
+        writer.chunk(body).await?;
+        writer.finish().await
     }
 
     /// Answers with a head; the body follows through the writer.
@@ -187,7 +192,7 @@ impl ResponseWriter {
 impl Stream {
     async fn send(&self, reply: StreamReply) -> Result<(), Gone> {
         let call = Call::Stream { actor: self.actor.clone(), stream: self.key, reply };
-        self.calls.send(call).await.map_err(|_| Gone)
+        send(&self.calls, call).await
     }
 }
 
@@ -196,23 +201,6 @@ impl Drop for Stream {
         if self.open {
             let call = Call::Stream { actor: self.actor.clone(), stream: self.key, reply: StreamReply::Abort };
             send_from_drop(&self.calls, call);
-        }
-    }
-}
-
-/// Sends without waiting where there is room, else from a task: a guard must not lose its word.
-pub(super) fn send_from_drop(calls: &CallSender, call: Call) {
-    use tokio::sync::mpsc::error::TrySendError;
-    match calls.try_send(call) {
-        Ok(()) | Err(TrySendError::Closed(_)) => {}
-        Err(TrySendError::Full(call)) => {
-            let calls = calls.clone();
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move {
-                    // The runner may have stopped meanwhile, and then nobody waits for this.
-                    let _ = calls.send(call).await;
-                });
-            }
         }
     }
 }

@@ -6,7 +6,7 @@ use greenroom_protocol::{Headers, StreamId, close};
 use tokio::sync::mpsc;
 
 use crate::actor::ActorKey;
-use crate::host::request::send_from_drop;
+use crate::host::call::{send, send_from_drop};
 use crate::host::{Call, CallSender, Gone, StreamKey, StreamReply};
 
 /// The upgrade request of a socket, as the client sent it.
@@ -201,7 +201,7 @@ impl WebSocketSender {
     }
 
     async fn reply(&self, reply: StreamReply) -> Result<(), Gone> {
-        self.calls.send(self.call(reply)).await.map_err(|_| Gone)
+        send(&self.calls, self.call(reply)).await
     }
 
     fn call(&self, reply: StreamReply) -> Call {

@@ -21,8 +21,10 @@ pub struct Response {
 
 enum ResponseBody {
     Whole(Bytes),
-    Stream(Box<dyn FnOnce(ResponseWriter) -> BoxFuture<'static, Result<(), StreamError>> + Send>),
+    Stream(Write),
 }
+
+type Write = Box<dyn FnOnce(ResponseWriter) -> BoxFuture<'static, Result<(), StreamError>> + Send>;
 
 /// Why a streamed body ended early; the client sees a response that breaks off. Made from any error by `?`.
 #[derive(Debug)]
@@ -92,18 +94,20 @@ impl Response {
     pub(super) async fn send(self, responder: Responder) -> Result<(), Gone> {
         match self.body {
             ResponseBody::Whole(body) => responder.respond(self.status, self.headers, body).await,
-            ResponseBody::Stream(write) => {
-                let writer = responder.start(self.status, self.headers).await?;
-                let actor = writer.actor().clone();
-                match super::caught(write(writer)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%actor, %error, "a response broke off"),
-                    Err(panic) => tracing::error!(%actor, %panic, "writing a response failed"),
-                }
-                Ok(())
-            }
+            ResponseBody::Stream(write) => Box::pin(stream(responder, self.status, self.headers, write)).await,
         }
     }
+}
+
+async fn stream(responder: Responder, status: u16, headers: Headers, write: Write) -> Result<(), Gone> {
+    let writer = responder.start(status, headers).await?;
+    let actor = writer.actor().clone();
+    match super::caught(write(writer)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%actor, %error, "a response broke off"),
+        Err(panic) => tracing::error!(%actor, %panic, "writing a response failed"),
+    }
+    Ok(())
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for StreamError {
