@@ -33,7 +33,8 @@ use greenroom::runner::Exit as RunnerExit;
 use greenroom::{kv::KvError, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
-#[tokio::main]
+/// One thread is enough for handlers that do next to nothing: a second one would cost more to wake than it does.
+#[tokio::main(worker_threads = 1)]
 async fn main() -> ExitCode {
     let values = Values::collect(&[Command::Run], BTreeMap::new(), Environment::of_process());
     let settings = match RunSettings::new(&values) {

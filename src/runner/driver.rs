@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use greenroom_protocol::{KvResponse, close};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -37,6 +38,8 @@ pub(super) struct Driver {
     pub(super) exit: Option<Exit>,
     /// Calls taken and not handled yet, because the socket is behind.
     held_calls: VecDeque<Call>,
+    /// Calls taken since the socket was last written to.
+    gathered: usize,
     next_ticket: u64,
     stop_by: Option<Instant>,
 }
@@ -52,13 +55,13 @@ pub(super) struct Hosted {
 /// The socket, of which there is one at most.
 pub(super) enum SocketState {
     None,
-    Dialing(JoinHandle<Result<Connection, DialError>>),
-    Open(Connection),
+    Dialing(JoinHandle<Result<Box<Connection>, DialError>>),
+    Open(Box<Connection>),
 }
 
 /// What woke the loop.
 enum Event {
-    Dialed(Result<Connection, DialError>),
+    Dialed(Result<Box<Connection>, DialError>),
     Received(Vec<Received>),
     Calls(Vec<Call>),
     Command(Option<Command>),
@@ -100,6 +103,7 @@ impl Driver {
             status,
             exit: None,
             held_calls: VecDeque::new(),
+            gathered: 0,
             next_ticket: 0,
             stop_by: None,
         };
@@ -148,11 +152,22 @@ impl Driver {
             return Event::Calls(Vec::new());
         }
         let mut taken = Vec::new();
+        if (1..GATHERED_MAX).contains(&self.gathered) && !behind && self.expects_calls() {
+            // Writing is the dearest part of an answer. Whoever is about to give one gets a turn first, so that all of
+            // them go out together.
+            tokio::task::yield_now().await;
+            if calls.recv_many(&mut taken, BATCH).now_or_never().is_some() {
+                self.gathered += taken.len();
+                return Event::Calls(taken);
+            }
+        }
+        self.gathered = 0;
         tokio::select! {
             // A gateway that does not take our answers is not asked for more work either, or the streams would pile up.
             event = self.socket.next(behind) => event,
             count = calls.recv_many(&mut taken, BATCH), if !behind => {
                 debug_assert!(count > 0, "the driver holds a sender itself");
+                self.gathered = count;
                 Event::Calls(taken)
             }
             command = commands.recv() => Event::Command(command),
@@ -197,6 +212,11 @@ impl Driver {
             // Every handle is gone; the runner goes on until it is refused.
             Event::Command(None) | Event::Tick => {}
         }
+    }
+
+    /// Somebody works on an answer, or waits for the storage to go on with one.
+    fn expects_calls(&self) -> bool {
+        !self.streams.is_empty() || !self.storage.is_empty()
     }
 
     /// More waits to be written than should be.
@@ -411,6 +431,8 @@ const CALLS: usize = 4096;
 const COMMANDS: usize = 64;
 /// Inputs taken in one turn.
 const BATCH: usize = 256;
+/// Calls gathered before they are written, whoever else is about to make one.
+const GATHERED_MAX: usize = 256;
 /// How long opening a socket may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the gateway may take to read the rest.

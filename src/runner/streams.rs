@@ -44,6 +44,10 @@ impl Streams {
         self.open.len() >= OPEN_MAX
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     pub(super) fn add(&mut self, key: StreamKey, task: StreamTask, feed: Feed, credit: Option<Credit>) {
         self.open.insert(key, Open { task, feed, credit });
     }

@@ -101,7 +101,7 @@ pub enum DialError {
 ///
 /// # Errors
 /// [`DialError`].
-pub async fn dial(target: &Target, deadline: Duration) -> Result<Connection, DialError> {
+pub async fn dial(target: &Target, deadline: Duration) -> Result<Box<Connection>, DialError> {
     let address = target.endpoint.authority();
     match tokio::time::timeout(deadline, open(target, &address)).await {
         Ok(opened) => opened,
@@ -109,7 +109,7 @@ pub async fn dial(target: &Target, deadline: Duration) -> Result<Connection, Dia
     }
 }
 
-async fn open(target: &Target, address: &str) -> Result<Connection, DialError> {
+async fn open(target: &Target, address: &str) -> Result<Box<Connection>, DialError> {
     let request = request(target)?;
     let unreachable = |error| DialError::Unreachable { address: address.to_owned(), error };
     let tcp = TcpStream::connect((target.endpoint.host.as_str(), target.endpoint.port)).await.map_err(unreachable)?;
@@ -144,7 +144,7 @@ async fn open(target: &Target, address: &str) -> Result<Connection, DialError> {
         .get(FEATURES_HEADER)
         .and_then(|value| value.to_str().ok())
         .map_or_else(Features::default, Features::parse);
-    Ok(Connection::new(socket, target.version, target.patience, granted))
+    Ok(Box::new(Connection::new(socket, target.version, target.patience, granted)))
 }
 
 fn request(target: &Target) -> Result<Request<()>, DialError> {
