@@ -447,7 +447,9 @@ impl Session {
             if lasting.is_some_and(|lasting| lasting.attachment == Attachment::Expected(due)) {
                 self.attached(id);
             }
-            if self.tunnel.streams.get(&id).is_some_and(Stream::misses_messages) {
+            // What a life that wants to end is not given the next one will be.
+            let missed = self.tunnel.streams.get(&id).filter(|stream| stream.misses_messages());
+            if missed.is_some_and(|stream| self.actors.life(&stream.actor).is_some_and(Life::listens)) {
                 self.ask_for_missing(id, now);
             }
         }

@@ -243,6 +243,21 @@ fn a_gap_behind_messages_is_never_taken_for_a_lost_opening() {
 }
 
 #[test]
+fn a_life_that_wants_to_sleep_is_not_punished_for_what_it_misses() {
+    let (mut stage, socket) = with_lasting_socket();
+    assert_eq!(stage.frame(socket.id, 2), [asks(socket.id, 1)]);
+    stage.handle(Input::Sleep(key("a", 0)));
+    for index in 1..=3 {
+        assert_eq!(stage.frame(socket.id, index), [], "it comes again for the next life");
+    }
+    assert_eq!(tunnelled(&stage.pass(secs(30))), []);
+    stage.stop("a", 0, 1);
+    assert_eq!(tunnelled(&stage.end("a", 0)), []);
+    let socket = restored_as(&mut stage, 1, 0);
+    assert!(matches!(stage.frame(socket.id, 1)[..], [Effect::WebSocketMessage { index: 1, .. }]));
+}
+
+#[test]
 fn a_slow_connection_is_given_longer_for_missing_messages_each_time() {
     let (mut stage, socket) = with_lasting_socket();
     stage.frame(socket.id, 1);

@@ -26,4 +26,5 @@ pub const SEEDS: &[(u64, &str)] = &[
         "an engine took an answer for that to a later opening, and a life that wanted to sleep was given more",
     ),
     (30_000_002, "in version 4 the acknowledgement of an older life's events was taken for one of the newest's"),
+    (30_003_819, "a socket was closed for messages that came when its life wanted to sleep, and was given none"),
 ];
