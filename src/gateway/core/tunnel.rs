@@ -101,10 +101,12 @@ impl Core {
             }
         };
         actor.streams.insert(stream);
+        // The copy that all streams of the actor share, whoever asked for it by another.
+        let actor_id = actor.record.id.clone();
         let (greeted_by, credit) = (peer.greeted_by, peer.features.credit);
         let id = self.message_id(stream, 0);
         let entry = Stream {
-            actor_id: actor_id.clone(),
+            actor_id,
             runner_id,
             kind,
             credit,

@@ -109,7 +109,7 @@ impl Ingress {
             let _place = place;
             let goodbye = match admission.await {
                 Some(Admitted::Open(mut open)) => {
-                    let ending = ingress.relay(&mut open, ray).await;
+                    let ending = ingress.relay(&mut open, &ray).await;
                     Box::pin(ingress.part(open.into_socket(), ending, ray))
                 }
                 Some(Admitted::Refused(socket, ending)) => Box::pin(ingress.part(*socket, ending, ray)),

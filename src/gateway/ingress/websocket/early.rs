@@ -66,7 +66,7 @@ impl Early {
 }
 
 /// Waits for the client's next word. Pings are answered by the socket itself.
-pub(super) async fn listen(client: &mut (impl Stream<Item = Result<Message, Error>> + Unpin), ray: Id) -> ClientSaid {
+pub(super) async fn listen(client: &mut (impl Stream<Item = Result<Message, Error>> + Unpin), ray: &Id) -> ClientSaid {
     loop {
         match client.next().await {
             Some(Ok(Message::Text(text))) => {

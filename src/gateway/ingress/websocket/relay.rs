@@ -66,7 +66,7 @@ impl Ingress {
                     Err(_) if left => return Err(Ending::ByClient),
                     Err(ending) => return Err(ending),
                 },
-                said = listen(socket, ray), if !left => said,
+                said = listen(socket, &ray), if !left => said,
             };
             let kept = match said {
                 ClientSaid::Frame(frame) => early.keep(frame, ray),
@@ -89,15 +89,17 @@ impl Ingress {
 
 impl Ingress {
     /// Passes frames both ways until either side leaves or the gateway stops, and says how to part from the client.
-    pub(super) async fn relay(&self, open: &mut Open, ray: Id) -> Ending {
+    ///
+    /// Ids are borrowed: each copy would be part of what every quiet socket takes.
+    pub(super) async fn relay(&self, open: &mut Open, ray: &Id) -> Ending {
         let Open { to_client, from_client, actor: Opened { actor, link, events, early } } = open;
         let overflow = events.overflow();
         let mut upwards = pin!(upwards(from_client, link, early, ray));
         let written = tokio::select! {
             ending = &mut upwards => return ending,
-            written = downwards(events, to_client, *actor, ray) => written,
-            () = overflow => return Ending::named(TRY_AGAIN_LATER, "guard.websocket_client_too_slow", ray),
-            () = self.stopping.cancelled() => return Ending::going_away(ray),
+            written = downwards(events, to_client, actor, ray) => written,
+            () = overflow => return Ending::named(TRY_AGAIN_LATER, "guard.websocket_client_too_slow", *ray),
+            () = self.stopping.cancelled() => return Ending::going_away(*ray),
         };
         match written {
             Ok(ending) => ending,
@@ -119,13 +121,13 @@ async fn upwards(
     client: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
     link: &StreamLink,
     early: &mut Early,
-    ray: Id,
+    ray: &Id,
 ) -> Ending {
     while let Some(frame) = early.take() {
         let last = matches!(frame, StreamUp::Close { .. });
         // The wait takes memory only while it lasts: most sockets wait for their client.
         if Box::pin(link.send(frame)).await.is_err() {
-            return Ending::going_away(ray);
+            return Ending::going_away(*ray);
         }
         if last {
             return Ending::ByClient;
@@ -139,7 +141,7 @@ async fn upwards(
             ClientSaid::Unreadable(ending) => (gone(), Some(ending)),
         };
         if Box::pin(link.send(frame)).await.is_err() {
-            return Ending::going_away(ray);
+            return Ending::going_away(*ray);
         }
         if let Some(ending) = ending {
             return ending;
@@ -152,8 +154,8 @@ async fn upwards(
 async fn downwards(
     events: &mut StreamEvents,
     client: &mut (impl Sink<Message, Error = Error> + Unpin),
-    actor: Id,
-    ray: Id,
+    actor: &Id,
+    ray: &Id,
 ) -> Result<Ending, Error> {
     let ending = loop {
         if events.is_empty() {
@@ -166,17 +168,17 @@ async fn downwards(
                     .unwrap_or_else(|_| String::from_utf8_lossy(&data).into_owned().into());
                 client.feed(Message::Text(text)).await?;
             }
-            Some(TunnelEvent::Close { code: None, .. }) => break Ending::named(1000, "ws.closed", ray),
+            Some(TunnelEvent::Close { code: None, .. }) => break Ending::named(1000, "ws.closed", *ray),
             Some(TunnelEvent::Close { code, reason }) => {
                 let reason = reason.as_deref().map_or("", clip).to_owned();
                 break Ending::ByGateway(sendable_code(code), reason);
             }
             Some(TunnelEvent::Failed(GatewayError::ActorStopped | GatewayError::ActorDestroyed)) => {
-                break Ending::named(1000, "actor.stopped", ray);
+                break Ending::named(1000, "actor.stopped", *ray);
             }
-            Some(TunnelEvent::Failed(GatewayError::Unavailable(_))) => break Ending::going_away(ray),
-            Some(TunnelEvent::Failed(error)) => break Ending::refused(&refusal(error, actor), ray),
-            None => break Ending::named(GATEWAY_FAILURE, "guard.tunnel_response_closed", ray),
+            Some(TunnelEvent::Failed(GatewayError::Unavailable(_))) => break Ending::going_away(*ray),
+            Some(TunnelEvent::Failed(error)) => break Ending::refused(&refusal(error, *actor), *ray),
+            None => break Ending::named(GATEWAY_FAILURE, "guard.tunnel_response_closed", *ray),
             // Nothing of a request belongs here, and the socket is open already.
             Some(TunnelEvent::Response { .. } | TunnelEvent::Chunk { .. } | TunnelEvent::Open { .. }) => {}
         }
