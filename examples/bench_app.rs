@@ -33,6 +33,11 @@ use greenroom::runner::Exit as RunnerExit;
 use greenroom::{kv::KvError, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// As `greenroom` has it.
+#[cfg(all(feature = "jemalloc", target_os = "linux"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// One thread is enough for handlers that do next to nothing: a second one would cost more to wake than it does.
 #[tokio::main(worker_threads = 1)]
 async fn main() -> ExitCode {
