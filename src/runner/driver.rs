@@ -152,7 +152,7 @@ impl Driver {
             return Event::Calls(Vec::new());
         }
         let mut taken = Vec::new();
-        if (1..GATHERED_MAX).contains(&self.gathered) && !behind && self.expects_calls() {
+        if (1..GATHERED_MAX).contains(&self.gathered) && !behind && !self.streams.is_empty() {
             // Writing is the dearest part of an answer. Whoever is about to give one gets a turn first, so that all of
             // them go out together.
             tokio::task::yield_now().await;
@@ -212,11 +212,6 @@ impl Driver {
             // Every handle is gone; the runner goes on until it is refused.
             Event::Command(None) | Event::Tick => {}
         }
-    }
-
-    /// Somebody works on an answer, or waits for the storage to go on with one.
-    fn expects_calls(&self) -> bool {
-        !self.streams.is_empty() || !self.storage.is_empty()
     }
 
     /// More waits to be written than should be.
