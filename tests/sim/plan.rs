@@ -126,7 +126,8 @@ pub enum Step {
     LoseRunner {
         runner: usize,
     },
-    /// Sockets on which nothing is under way have had nearly as many messages as there are indexes.
+    /// From now on, sockets of sleeping actors on which nothing is under way have had nearly as many messages as there
+    /// are indexes.
     Age,
     /// A runner is told to drain.
     Drain {

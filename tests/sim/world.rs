@@ -36,6 +36,8 @@ pub struct World {
     dice: Dice,
     /// Nothing breaks any more, and actors behave.
     calm: bool,
+    /// Sockets of sleeping actors grow old, as far as there are any.
+    aging: bool,
     queue: BTreeMap<(Instant, u64), Happening>,
     /// Rises with everything that is numbered.
     numbers: u64,
@@ -145,6 +147,7 @@ impl World {
             began: now.instant,
             dice: Dice::new(plan.seed),
             calm: false,
+            aging: false,
             queue: BTreeMap::new(),
             numbers: 0,
             gateway: Gateway::default(),
@@ -209,7 +212,7 @@ impl World {
             Step::StopGateway => self.stop_gateway(),
             Step::KillRunner { runner } => self.kill_runner(runner),
             Step::LoseRunner { runner } => self.lose_runner(runner),
-            Step::Age => self.age_sockets(),
+            Step::Age => self.aging = true,
             Step::Drain { runner, within } => self.drain(runner, Duration::from_millis(within)),
             Step::OwnerStops { pick, kill } => self.owner_stops(pick, kill),
             Step::Crash { pick } => self.crash_life(pick),

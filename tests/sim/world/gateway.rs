@@ -151,6 +151,9 @@ impl World {
         self.hold(Law::NobodySpins, next.is_none_or(|next| next > now.instant), || {
             "a timer of the gateway was due and nothing came of it".to_owned()
         });
+        if self.aging {
+            self.age_sockets();
+        }
     }
 
     /// A runner's message has arrived.
