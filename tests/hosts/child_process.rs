@@ -388,7 +388,8 @@ async fn a_stop_during_the_start_leaves_nothing_behind() {
     let pid = std::fs::read_to_string(&note).unwrap().trim().to_owned();
     stage.stop(StopReason::Destroy).await;
     until(|| !runs(&pid)).await;
-    assert!(stage.tokens.live.lock().unwrap().is_empty());
+    // Whoever sees the process end gives its token back, a moment after we may have seen it.
+    until(|| stage.tokens.live.lock().unwrap().is_empty()).await;
 }
 
 #[tokio::test]
