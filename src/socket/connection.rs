@@ -145,7 +145,7 @@ impl Connection {
         self.outbox_bytes > BACKLOG && self.writing != Writing::Over
     }
 
-    /// Writes, and resolves when there is something from the gateway: at least one thing, and [`BATCH`] at most.
+    /// Writes, and resolves when there is something from the gateway: at least one thing, and a bounded number at once.
     pub async fn receive(&mut self) -> Vec<Received> {
         poll_fn(|context| {
             self.poll(context, BATCH);
