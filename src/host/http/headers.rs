@@ -127,13 +127,18 @@ pub fn is_reserved(path: &str) -> bool {
     for segment in route.split('/') {
         let decoded = percent_decode_str(segment).decode_utf8_lossy();
         let mut taken_apart = before;
-        for name in decoded.split(['/', '\\']) {
-            match name.split(';').next().unwrap_or_default() {
-                "" | "." => {}
-                ".." => taken_apart = taken_apart.saturating_sub(1),
-                name if taken_apart == 0 && name.eq_ignore_ascii_case("_actor") => return true,
-                _ => taken_apart += 1,
+        for part in decoded.split('/') {
+            let mut by_backslash = taken_apart;
+            for name in part.split('\\') {
+                match name.split(';').next().unwrap_or_default() {
+                    "" | "." => {}
+                    ".." => by_backslash = by_backslash.saturating_sub(1),
+                    name if by_backslash == 0 && name.eq_ignore_ascii_case("_actor") => return true,
+                    _ => by_backslash += 1,
+                }
             }
+            // To most a backslash is a letter like any other.
+            taken_apart = by_backslash.min(taken_apart + 1);
         }
         // Whoever resolves dots first sees one name where another sees several.
         before = taken_apart.min(before + 1);
@@ -217,6 +222,7 @@ mod tests {
             "/%2f/x%2fy/../_actor",
             "/x\\y/../_actor",
             "/x%2f../_actor",
+            "/x\\y%2f..%2f_actor",
         ] {
             assert!(is_reserved(path), "{path}");
         }
