@@ -3,10 +3,8 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
+use crate::http::request_text;
 use crate::process::Daemon;
 
 /// `greenroom dev` with an actor that passes requests on.
@@ -36,19 +34,7 @@ impl Stage {
 }
 
 pub async fn get(url: &str, headers: &[(&str, &str)]) -> (u16, String) {
-    let uri: hyper::Uri = url.parse().unwrap();
-    let authority = uri.authority().unwrap().as_str();
-    let stream = TcpStream::connect(authority).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    let mut request = hyper::Request::get(uri.path_and_query().unwrap().as_str()).header("host", authority);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
-    let status = response.status().as_u16();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    (status, String::from_utf8(body.to_vec()).unwrap())
+    request_text("GET", url, headers, Bytes::new()).await
 }
 
 /// Writes an actors file with the actor and these egresses.

@@ -4,11 +4,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::http::request_text;
 use crate::process::Daemon;
 
 #[tokio::test]
@@ -139,19 +137,6 @@ pub async fn get(url: &str) -> (u16, String) {
 }
 
 pub async fn request(method: &str, url: &str, body: &str) -> (u16, String) {
-    let uri: hyper::Uri = url.parse().unwrap();
-    let stream = TcpStream::connect(uri.authority().unwrap().as_str()).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    let request = hyper::Request::builder()
-        .method(method)
-        .uri(uri.path_and_query().unwrap().as_str())
-        .header("host", uri.authority().unwrap().as_str())
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
-        .unwrap();
-    let response = sender.send_request(request).await.unwrap();
-    let status = response.status().as_u16();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    (status, String::from_utf8(body.to_vec()).unwrap())
+    let headers = [("content-type", "application/json")];
+    request_text(method, url, &headers, Bytes::copy_from_slice(body.as_bytes())).await
 }

@@ -3,6 +3,7 @@
 
 mod caller;
 mod double;
+mod http;
 mod process;
 
 mod black_hole;

@@ -5,14 +5,13 @@ use std::path::Path;
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::{SinkExt, StreamExt};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use crate::http::request;
 use crate::process::{Daemon, PATIENCE};
 
 #[tokio::test]
@@ -263,22 +262,6 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 async fn heard(socket: &mut Socket) -> Message {
     let next = tokio::time::timeout(PATIENCE, socket.next()).await;
     next.expect("a frame in time").expect("the socket goes on").unwrap()
-}
-
-async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: Bytes) -> (u16, Bytes) {
-    let uri: hyper::Uri = url.parse().unwrap();
-    let authority = uri.authority().unwrap().as_str();
-    let stream = TcpStream::connect(authority).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    let mut request = hyper::Request::builder().method(method).uri(uri.path_and_query().unwrap().as_str());
-    request = request.header("host", authority);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = sender.send_request(request.body(Full::new(body)).unwrap()).await.unwrap();
-    let status = response.status().as_u16();
-    (status, response.into_body().collect().await.unwrap().to_bytes())
 }
 
 fn id(socket: &Value) -> &str {
