@@ -127,7 +127,7 @@ impl ActorContext {
     pub async fn sleep(&self) -> Result<(), Gone> {
         self.leaving.store(true, Ordering::Release);
         if !self.events.settings().any() {
-            return self.calls.send(Call::Sleep(self.key().clone())).await.map_err(|_| Gone);
+            return send(&self.calls, Call::Sleep(self.key().clone())).await;
         }
         let (events, calls, key) = (self.events.clone(), self.calls.clone(), self.key().clone());
         self.events.spawn(async move {
@@ -147,7 +147,7 @@ impl ActorContext {
     /// [`Gone`] when the runner has stopped.
     pub async fn destroy(&self) -> Result<(), Gone> {
         self.leaving.store(true, Ordering::Release);
-        self.calls.send(Call::Destroy(self.key().clone())).await.map_err(|_| Gone)
+        send(&self.calls, Call::Destroy(self.key().clone())).await
     }
 
     /// Whether the actor has asked to sleep or to be destroyed: then its end is no surprise.

@@ -36,7 +36,7 @@ pub struct Connection {
     writing: Writing,
     /// The goodbye is in the outbox or written: what is said later is dropped.
     closing: bool,
-    inbox: VecDeque<Received>,
+    inbox: Vec<Received>,
     inbox_bytes: usize,
     reading: Reading,
     /// Since when the gateway has been listened to and said nothing.
@@ -109,7 +109,7 @@ impl Connection {
             outbox_bytes: 0,
             writing: Writing::Flushed,
             closing: false,
-            inbox: VecDeque::new(),
+            inbox: Vec::new(),
             inbox_bytes: 0,
             reading: Reading::Open,
             silent_since: now,
@@ -153,7 +153,7 @@ impl Connection {
                 return Poll::Pending;
             }
             self.inbox_bytes = 0;
-            Poll::Ready(self.inbox.drain(..).collect())
+            Poll::Ready(std::mem::take(&mut self.inbox))
         })
         .await
     }
@@ -274,7 +274,7 @@ impl Connection {
             }
             Ok(message) => {
                 self.inbox_bytes += length;
-                self.inbox.push_back(Received::Message(message));
+                self.inbox.push(Received::Message(message));
             }
             Err(error) => {
                 // Skipping it could lose a command; after a reconnect the gateway sends unacknowledged ones again.
@@ -295,7 +295,7 @@ impl Connection {
             Reading::Open | Reading::Over => closed,
         };
         debug!(?closed, "socket closed");
-        self.inbox.push_back(Received::Closed(closed));
+        self.inbox.push(Received::Closed(closed));
     }
 
     /// Does what is due, and sets the timer to what comes next.
