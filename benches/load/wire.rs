@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use greenroom::protocol::{
     ActorConfig, Checkpoint, Command, CommandWrapper, InitMetadata, MessageId, StreamId, ToClient, ToClientTunnel,
     ToServer, Version,
 };
+use rustix::event::{PollFd, PollFlags, poll};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// A connected runner.
@@ -17,6 +18,7 @@ pub struct Wire {
     incoming: TcpStream,
     outgoing: Arc<Mutex<TcpStream>>,
     unread: BytesMut,
+    read_at: Instant,
     unsent: BytesMut,
     scratch: BytesMut,
     next_stream: u32,
@@ -34,6 +36,7 @@ impl Wire {
             incoming: socket,
             outgoing: outgoing.clone(),
             unread: BytesMut::new(),
+            read_at: Instant::now(),
             unsent: BytesMut::new(),
             scratch: BytesMut::new(),
             next_stream: 0,
@@ -70,6 +73,28 @@ impl Wire {
             self.flush();
             self.read();
         }
+    }
+
+    /// [`Wire::next`], or nothing when there is none by then.
+    pub fn next_by(&mut self, deadline: Instant) -> Option<ToServer> {
+        loop {
+            if let Some(frame) = self.frame() {
+                return Some(ToServer::decode(frame, Version::V7).expect("the runner's message decodes"));
+            }
+            self.flush();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = left.try_into().expect("a deadline not far away");
+            let mut readable = [PollFd::new(&self.incoming, PollFlags::IN)];
+            if poll(&mut readable, Some(&left)).expect("a socket can be waited for") == 0 {
+                return None;
+            }
+            self.read();
+        }
+    }
+
+    /// When the last message came, before whatever came together with it was looked at.
+    pub fn read_at(&self) -> Instant {
+        self.read_at
     }
 
     /// Sends a request that was not sent before.
@@ -133,6 +158,7 @@ impl Wire {
         self.unread.resize(before + READ, 0);
         let count = self.incoming.read(&mut self.unread[before..]).expect("the runner says something in time");
         assert!(count > 0, "the runner is gone");
+        self.read_at = Instant::now();
         self.unread.truncate(before + count);
     }
 
