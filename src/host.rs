@@ -59,7 +59,7 @@ pub trait ActorHost: Send + Sync + 'static {
     /// Dropping the future must leave nothing running: the caller drops it at the start deadline.
     fn start(
         &self,
-        start: StartActor,
+        start: Arc<StartActor>,
         context: ActorContext,
     ) -> BoxFuture<'static, Result<Arc<dyn HostedActor>, StartError>>;
 

@@ -5,12 +5,12 @@
 //! request costs one task and nothing else.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use tracing::{Instrument, debug, error, info, warn};
 use crate::actor::{ActorKey, Outcome, StopReason};
 use crate::host::events::activity::{Activity, Work};
 use crate::host::events::engine::forward;
+use crate::host::call::send;
 use crate::host::events::{Events, reserved};
 use crate::host::panics::caught;
 use crate::host::{
@@ -32,15 +33,14 @@ use crate::host::{
 /// [`Call::Running`] comes at most once, [`Call::Ended`] exactly once and last: by then everything the life started is
 /// gone. Must be called on a tokio runtime.
 #[must_use = "dropping the last handle kills the actor"]
-pub fn supervise(host: Arc<dyn ActorHost>, start: StartActor, calls: CallSender) -> ActorHandle {
-    let (wish, wishes) = watch::channel(Wish::Run);
+pub fn supervise(host: Arc<dyn ActorHost>, start: Arc<StartActor>, calls: CallSender) -> ActorHandle {
     let span =
         tracing::info_span!("actor", actor_id = %start.key.id, generation = start.key.generation, name = %start.name);
-    let context = ActorContext::with_events(Arc::new(start.clone()), calls.clone(), Events::new(host.events()));
+    let context = ActorContext::with_events(start, calls, Events::new(host.events()));
     let admission = Arc::new(Admission::new(context.events().activity().clone()));
-    let inner = Inner { host: host.clone(), context: context.clone(), wish, admission: admission.clone() };
-    tokio::spawn(Life { host, admission, wishes, calls, context }.run(Box::new(start)).instrument(span));
-    ActorHandle { inner: Arc::new(inner) }
+    let life = Life { host: host.clone(), admission: admission.clone(), context: context.clone() };
+    tokio::spawn(life.run().instrument(span));
+    ActorHandle { inner: Arc::new(Inner { host, context, admission }) }
 }
 
 /// The runner's end of one actor life. Cheap to clone; dropping the last one kills the actor.
@@ -52,7 +52,6 @@ pub struct ActorHandle {
 struct Inner {
     host: Arc<dyn ActorHost>,
     context: ActorContext,
-    wish: watch::Sender<Wish>,
     admission: Arc<Admission>,
 }
 
@@ -82,13 +81,13 @@ impl ActorHandle {
     /// `None` when the actor takes no more: the socket was dropped and has closed.
     #[must_use = "the task is how the socket is cancelled when its client goes away"]
     pub fn websocket(&self, request: WebSocketRequest, socket: WebSocket) -> Option<StreamTask> {
-        match self.inner.context.events().sockets().engine() {
-            Some(engine) if self.inner.host.takes_as_events(&request) => {
-                let engine = engine.clone();
-                self.inner.admission.admit(Kind::EventSocket, |_| forward(engine, Some(request), socket))
-            }
-            Some(_) | None => self.inner.admission.admit(Kind::Socket, |actor| actor.websocket(request, socket)),
+        let Inner { host, context, admission } = &*self.inner;
+        if context.events().settings().sockets && host.takes_as_events(&request) {
+            let context = context.clone();
+            let serve = move |actor| forward(context.events().engine(&actor, &context), Some(request), socket);
+            return admission.admit(Kind::EventSocket, serve);
         }
+        admission.admit(Kind::Socket, |actor| actor.websocket(request, socket))
     }
 
     /// Hands the actor a socket that an earlier life of it took.
@@ -96,29 +95,29 @@ impl ActorHandle {
     /// `None` when the actor takes no more, or no sockets as events; the gateway keeps the socket.
     #[must_use = "the task is how the socket is cancelled when its client goes away"]
     pub fn restored(&self, socket: WebSocket) -> Option<StreamTask> {
-        let engine = self.inner.context.events().sockets().engine()?.clone();
-        self.inner.admission.admit(Kind::EventSocket, |_| forward(engine, None, socket))
+        let context = self.inner.context.clone();
+        if !context.events().settings().sockets {
+            return None;
+        }
+        let serve = move |actor| forward(context.events().engine(&actor, &context), None, socket);
+        self.inner.admission.admit(Kind::EventSocket, serve)
     }
 
     /// Stops the actor in order. Nothing is admitted from now on; only the first reason counts.
     pub fn stop(&self, reason: StopReason) {
-        self.wish(Wish::Stop(reason));
+        self.inner.admission.wish(Wish::Stop(reason));
     }
 
     /// Ends the actor now, also in the middle of a stop.
     pub fn kill(&self) {
-        self.wish(Wish::Kill);
+        self.inner.admission.wish(Wish::Kill);
     }
+}
 
-    fn wish(&self, wish: Wish) {
-        self.inner.admission.close();
-        self.inner.wish.send_if_modified(|old| {
-            let rises = wish.rank() > old.rank();
-            if rises {
-                *old = wish;
-            }
-            rises
-        });
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Without a runner nobody wants the actor any more.
+        self.admission.wish(Wish::Kill);
     }
 }
 
@@ -163,9 +162,12 @@ impl Wish {
     }
 }
 
-/// Who gets in, and the tasks of those who did.
+/// Who gets in, the tasks of those who did, and when it is over.
 struct Admission {
-    phase: watch::Sender<Phase>,
+    wish: Mutex<Wish>,
+    wished: Notify,
+    phase: RwLock<Phase>,
+    phase_changed: Notify,
     waiting: AtomicUsize,
     requests: TaskTracker,
     sockets: TaskTracker,
@@ -173,7 +175,6 @@ struct Admission {
     activity: Arc<Activity>,
 }
 
-#[derive(Clone)]
 enum Phase {
     Starting,
     Running(Arc<dyn HostedActor>),
@@ -192,7 +193,10 @@ impl Admission {
     fn new(activity: Arc<Activity>) -> Self {
         Admission {
             activity,
-            phase: watch::Sender::new(Phase::Starting),
+            wish: Mutex::new(Wish::Run),
+            wished: Notify::new(),
+            phase: RwLock::new(Phase::Starting),
+            phase_changed: Notify::new(),
             waiting: AtomicUsize::new(0),
             requests: TaskTracker::new(),
             sockets: TaskTracker::new(),
@@ -217,7 +221,7 @@ impl Admission {
         };
         let working = work.map(|work| self.activity.working(work));
         let over = self.over.clone();
-        let task = match &*self.phase.borrow() {
+        let task = match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
             Phase::Running(actor) => {
                 // Made here and not in the task, which would keep what it is made of as well.
                 let served = serve(actor.clone());
@@ -228,16 +232,13 @@ impl Admission {
             }
             Phase::Starting => {
                 let place = Place::take(self)?;
-                let mut phase = self.phase.subscribe();
                 tasks.spawn(async move {
                     let _working = working;
                     over.run_until_cancelled(async move {
-                        let ready = phase.wait_for(|phase| !matches!(phase, Phase::Starting)).await;
-                        let ready = ready.map(|phase| phase.clone());
+                        let actor = place.0.started().await;
                         drop(place);
-                        match ready {
-                            Ok(Phase::Running(actor)) => serve(actor).await,
-                            Ok(Phase::Starting | Phase::Closed) | Err(_) => {}
+                        if let Some(actor) = actor {
+                            serve(actor).await;
                         }
                     })
                     .await;
@@ -248,21 +249,56 @@ impl Admission {
         Some(StreamTask(task.abort_handle()))
     }
 
+    /// Waits until it is open; nothing when it is closed.
+    async fn started(&self) -> Option<Arc<dyn HostedActor>> {
+        loop {
+            let changed = self.phase_changed.notified();
+            match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
+                Phase::Starting => {}
+                Phase::Running(actor) => return Some(actor.clone()),
+                Phase::Closed => return None,
+            }
+            changed.await;
+        }
+    }
+
     /// Opens to everyone who waits, unless a stop came first.
     fn open(&self, actor: Arc<dyn HostedActor>) {
-        self.phase.send_if_modified(|phase| match phase {
-            Phase::Starting => {
-                *phase = Phase::Running(actor);
-                true
-            }
-            Phase::Running(_) | Phase::Closed => false,
-        });
+        let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*phase, Phase::Starting) {
+            *phase = Phase::Running(actor);
+            drop(phase);
+            self.phase_changed.notify_waiters();
+        }
     }
 
     fn close(&self) {
-        self.phase.send_replace(Phase::Closed);
+        *self.phase.write().unwrap_or_else(PoisonError::into_inner) = Phase::Closed;
+        self.phase_changed.notify_waiters();
         self.requests.close();
         self.sockets.close();
+    }
+
+    /// Admits nothing more, and wants the end at least like this.
+    fn wish(&self, wish: Wish) {
+        self.close();
+        let mut wanted = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        if wish.rank() > wanted.rank() {
+            *wanted = wish;
+            // Only the life waits for it, and finds it when it does so later.
+            self.wished.notify_one();
+        }
+    }
+
+    /// Resolves when the end is wanted at least like this.
+    async fn wished(&self, least: Wish) -> Wish {
+        loop {
+            let wish = *self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+            if wish.rank() >= least.rank() {
+                return wish;
+            }
+            self.wished.notified().await;
+        }
     }
 
     /// Cancels what is left and waits until it is gone.
@@ -308,26 +344,21 @@ type Started = (Arc<dyn HostedActor>, Vec<(Bytes, Bytes)>);
 struct Life {
     host: Arc<dyn ActorHost>,
     admission: Arc<Admission>,
-    wishes: watch::Receiver<Wish>,
-    calls: CallSender,
     context: ActorContext,
 }
 
 impl Life {
     /// What is boxed here and below is gone while the actor just runs, which may be for days and for very many actors.
-    async fn run(mut self, start: Box<StartActor>) {
-        let key = start.key.clone();
-        let outcome = caught(self.live(start)).await.unwrap_or_else(Outcome::Failed);
+    async fn run(self) {
+        let outcome = caught(self.live()).await.unwrap_or_else(Outcome::Failed);
         Box::pin(self.admission.end(self.context.events())).await;
         // Without a runner nobody is left to tell.
-        let _ = self.calls.send(Call::Ended(key, outcome)).await;
+        let _ = send(self.context.calls(), Call::Ended(self.context.key().clone(), outcome)).await;
     }
 
-    async fn live(&mut self, start: Box<StartActor>) -> Outcome {
-        let key = start.key.clone();
-        let context = self.context.clone();
+    async fn live(&self) -> Outcome {
         let began = Instant::now();
-        let (actor, notes) = match Box::pin(self.start(start, context.clone())).await {
+        let (actor, notes) = match Box::pin(self.start()).await {
             Ok(Some(started)) => started,
             Ok(None) => {
                 info!("stopped before it was ready");
@@ -341,26 +372,27 @@ impl Life {
         info!(start_ms = millis(began.elapsed()), "actor runs");
         // Whoever drops this life, the actor does not stay behind.
         let guard = KillOnDrop(Some(actor.clone()));
-        let (sockets, unknown) = context.events().begin(&actor, &context, &notes);
+        let (key, calls, events) = (self.context.key(), self.context.calls(), self.context.events());
+        let (sockets, unknown) = events.begin(&actor, &self.context, &notes);
         if !sockets.is_empty() || !unknown.is_empty() {
-            let _ = self.calls.send(Call::Restored { actor: key.clone(), sockets, unknown }).await;
+            let _ = send(calls, Call::Restored { actor: key.clone(), sockets, unknown }).await;
         }
-        let _ = self.calls.send(Call::Running(key)).await;
+        let _ = send(calls, Call::Running(key.clone())).await;
         self.admission.open(actor.clone());
-        context.events().open(&actor, &context, &notes);
+        events.open(&actor, &self.context, &notes);
         drop(notes);
-        let outcome = self.serve(&actor, &context).await;
+        let outcome = self.serve(&actor).await;
         guard.disarm();
         outcome
     }
 
     /// Starts the actor, and reads meanwhile what earlier lives have noted; `Ok(None)` when a stop came first.
-    async fn start(&mut self, start: Box<StartActor>, context: ActorContext) -> Result<Option<Started>, StartError> {
+    async fn start(&self) -> Result<Option<Started>, StartError> {
         let limit = self.host.start_timeout();
-        let host = self.host.clone();
-        let may_have_notes = context.events().may_have_notes(&start);
-        let notes_context = context.clone();
-        let starting = caught(async move { host.start(*start, context).await });
+        let (start, events) = (self.context.shared_start(), self.context.events());
+        let may_have_notes = events.may_have_notes(start);
+        // Made inside, or a host that panics in making it would not be caught.
+        let starting = caught(async { self.host.start(start.clone(), self.context.clone()).await });
         let mut actor = None;
         let both = async {
             let starting = async {
@@ -368,13 +400,13 @@ impl Life {
                 Ok(())
             };
             let notes = async {
-                if may_have_notes { reserved::read_patiently(&notes_context, limit).await } else { Ok(Vec::new()) }
+                if may_have_notes { reserved::read_patiently(&self.context, limit).await } else { Ok(Vec::new()) }
             };
             tokio::try_join!(starting, notes)
         };
         let started = tokio::select! {
             biased;
-            _ = wished(&mut self.wishes, Wish::Stop(StopReason::Stop)) => Ok(None),
+            _ = self.admission.wished(Wish::Stop(StopReason::Stop)) => Ok(None),
             both = timeout(limit + START_SLACK, both) => match both {
                 Ok(Ok(((), notes))) => Ok(Some(notes)),
                 Ok(Err(error)) => Err(error),
@@ -396,7 +428,8 @@ impl Life {
     }
 
     /// From ready to gone.
-    async fn serve(&mut self, actor: &Arc<dyn HostedActor>, context: &ActorContext) -> Outcome {
+    async fn serve(&self, actor: &Arc<dyn HostedActor>) -> Outcome {
+        let context = &self.context;
         let ended = caught(actor.clone().ended());
         tokio::pin!(ended);
         let wish = tokio::select! {
@@ -406,7 +439,7 @@ impl Life {
                 let _ = Box::pin(timeout(SETTLE, context.events().quiesce())).await;
                 return unasked(end, actor, context);
             }
-            wish = wished(&mut self.wishes, Wish::Stop(StopReason::Stop)) => wish,
+            wish = self.admission.wished(Wish::Stop(StopReason::Stop)) => wish,
         };
         if let Wish::Stop(reason) = wish {
             let deadline = Instant::now() + self.host.stop_grace();
@@ -417,7 +450,7 @@ impl Life {
                 end = &mut ended => return asked(end),
                 () = async { stopping.await; std::future::pending().await } => {}
                 () = sleep_until(deadline) => warn!("actor did not stop within stop_grace; killing it"),
-                _ = wished(&mut self.wishes, Wish::Kill) => warn!("killing the stopping actor"),
+                _ = self.admission.wished(Wish::Kill) => warn!("killing the stopping actor"),
             }
         } else {
             info!("killing actor");
@@ -492,11 +525,6 @@ fn kill(actor: &Arc<dyn HostedActor>) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| actor.kill())).is_err() {
         error!("killing an actor failed");
     }
-}
-
-/// Resolves when the wish is at least this one; without a runner the wish is to be killed.
-async fn wished(wishes: &mut watch::Receiver<Wish>, least: Wish) -> Wish {
-    wishes.wait_for(|wish| wish.rank() >= least.rank()).await.map_or(Wish::Kill, |wish| *wish)
 }
 
 /// Kills the actor when its life is dropped with the runtime, or by a panic.

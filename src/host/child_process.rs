@@ -75,7 +75,7 @@ impl ChildProcess {
 impl ActorHost for ChildProcess {
     fn start(
         &self,
-        start: StartActor,
+        start: Arc<StartActor>,
         context: ActorContext,
     ) -> BoxFuture<'static, Result<Arc<dyn HostedActor>, StartError>> {
         let shared = self.shared.clone();
@@ -142,9 +142,8 @@ struct Belongings {
 
 impl Life {
     /// Makes the places of a life and spawns its process. Dropped in between, nothing stays behind.
-    async fn spawn(shared: Arc<Shared>, start: StartActor, context: ActorContext) -> Result<Self, StartError> {
+    async fn spawn(shared: Arc<Shared>, start: Arc<StartActor>, context: ActorContext) -> Result<Self, StartError> {
         let spawning = tokio::task::spawn_blocking(move || {
-            let start = Arc::new(start);
             let token = Token::issue(shared.doors.tokens.clone(), context.clone());
             let directories = Directories::make(&shared.roots, &start.key, token.secret(), shared.settings.user())?;
             let (listening, fd) = Listening::prepare(shared.settings.listen, directories.socket())?;

@@ -55,6 +55,10 @@ impl ActorContext {
         &self.start
     }
 
+    pub(in crate::host) fn shared_start(&self) -> &Arc<StartActor> {
+        &self.start
+    }
+
     /// The way into the runner, for what has no method here.
     #[must_use]
     pub fn calls(&self) -> &CallSender {

@@ -7,6 +7,7 @@
 pub(in crate::host) mod activity;
 pub mod alarms;
 pub(in crate::host) mod delivery;
+mod door;
 pub(in crate::host) mod engine;
 pub(in crate::host) mod gate;
 pub(in crate::host) mod pull;
@@ -17,13 +18,12 @@ mod sockets;
 mod table;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use greenroom_protocol::{Headers, StreamId};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -39,7 +39,8 @@ use crate::host::{ActorContext, HostedActor, StartActor};
 use activity::Activity;
 use alarms::Clock;
 use delivery::Teller;
-use engine::{Engine, INPUTS, Input};
+use door::{EngineSender, Inputs};
+use engine::Engine;
 use gate::Gate;
 use table::{Restored, Rules, Table};
 
@@ -72,8 +73,6 @@ struct Inner {
     activity: Arc<Activity>,
     /// Set when the actor asks for its events.
     pull: OnceLock<Arc<Pull>>,
-    /// What came before the engine runs; it takes this.
-    inputs: Mutex<Option<mpsc::Receiver<Box<Input>>>>,
     tasks: TaskTracker,
     over: CancellationToken,
 }
@@ -151,15 +150,13 @@ impl Default for EventSettings {
 impl Events {
     pub(in crate::host) fn new(settings: EventSettings) -> Self {
         let gate = Gate::new(settings.concurrency);
-        let (sender, inputs) = if settings.sockets { Some(mpsc::channel(INPUTS)) } else { None }.unzip();
         let inner = Inner {
-            settings,
             gate,
-            sockets: Sockets::new(sender),
+            sockets: Sockets::new(settings.sockets),
+            settings,
             clock: Clock::new(),
             activity: Activity::new(),
             pull: OnceLock::new(),
-            inputs: Mutex::new(inputs),
             tasks: TaskTracker::new(),
             over: CancellationToken::new(),
         };
@@ -215,14 +212,32 @@ impl Events {
         notes: &[(Bytes, Bytes)],
     ) -> (Vec<(StreamId, u16)>, Vec<StreamId>) {
         let hibernating = &context.start().hibernating;
-        let inputs = self.inner.inputs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(inputs) = inputs else { return (Vec::new(), hibernating.clone()) };
-        let (table, restored) =
-            Table::restore(notes, hibernating, Rules::default(), rand::random(), std::time::Instant::now());
-        let Restored { sockets, unknown } = restored;
+        let Some(door) = self.sockets().door() else { return (Vec::new(), hibernating.clone()) };
+        let needed = !notes.is_empty() || !hibernating.is_empty();
+        let Some(inputs) = door.begin(needed) else { return (Vec::new(), Vec::new()) };
+        let Restored { sockets, unknown } = self.make_engine(inputs, actor, context, notes);
+        (sockets, unknown)
+    }
+
+    /// The way for a socket of an actor that runs. Nothing where none are served, and when the life is over.
+    pub(in crate::host) fn engine(&self, actor: &Arc<dyn HostedActor>, context: &ActorContext) -> Option<EngineSender> {
+        let make = |inputs| drop(self.make_engine(inputs, actor, context, &[]));
+        self.sockets().door()?.for_socket(make)
+    }
+
+    fn make_engine(
+        &self,
+        inputs: Inputs,
+        actor: &Arc<dyn HostedActor>,
+        context: &ActorContext,
+        notes: &[(Bytes, Bytes)],
+    ) -> Restored {
+        let hibernating = &context.start().hibernating;
+        let now = std::time::Instant::now();
+        let (table, restored) = Table::restore(notes, hibernating, Rules::default(), rand::random(), now);
         let teller = Teller::new(actor.clone(), self.clone());
         self.spawn(Box::new(Engine::new(table, inputs, teller, context.clone())).run());
-        (sockets, unknown)
+        restored
     }
 
     /// What every event passes on its way to the actor.
@@ -254,6 +269,9 @@ impl Events {
     pub(in crate::host) fn cancel(&self) {
         self.inner.over.cancel();
         self.clock().end();
+        if let Some(door) = self.sockets().door() {
+            door.end();
+        }
     }
 
     /// Tells no more events, and resolves when those on their way were answered and what they changed is durable and

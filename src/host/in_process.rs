@@ -198,7 +198,7 @@ impl fmt::Debug for InProcess {
 impl ActorHost for InProcess {
     fn start(
         &self,
-        _start: StartActor,
+        _start: Arc<StartActor>,
         context: ActorContext,
     ) -> BoxFuture<'static, Result<Arc<dyn HostedActor>, StartError>> {
         (self.factory)(context)

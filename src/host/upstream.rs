@@ -89,7 +89,7 @@ impl Upstream {
 impl ActorHost for Upstream {
     fn start(
         &self,
-        start: StartActor,
+        start: Arc<StartActor>,
         context: ActorContext,
     ) -> BoxFuture<'static, Result<Arc<dyn HostedActor>, StartError>> {
         let shared = self.shared.clone();

@@ -186,10 +186,10 @@ impl Driver {
             journal.started(&key);
         }
         let start = StartActor { key: key.clone(), name, actor_key, create_ts, input, reason, hibernating };
-        let shared = Arc::new(start.clone());
-        self.observer.started(&shared);
-        let handle = supervise(host.clone(), start, self.calls.clone());
-        self.actors.insert(key, Hosted { handle, start: shared, running: false, waiting: Vec::new() });
+        let start = Arc::new(start);
+        self.observer.started(&start);
+        let handle = supervise(host.clone(), start.clone(), self.calls.clone());
+        self.actors.insert(key, Hosted { handle, start, running: false, waiting: Vec::new() });
     }
 
     fn ended_at_once(&mut self, key: ActorKey, why: String) {

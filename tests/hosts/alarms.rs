@@ -175,7 +175,7 @@ impl World {
         });
         let reason = if generation == 1 { StartReason::Create } else { StartReason::Wake };
         let start = StartActor { key: ActorKey::new("a1", generation), reason, ..actor("a1", generation) };
-        let handle = supervise(Arc::new(with(host.alarms())), start, calls);
+        let handle = supervise(Arc::new(with(host.alarms())), Arc::new(start), calls);
         assert!(matches!(in_time(ended.recv()).await, Some(Call::Running(_))));
         Life { handle, ended }
     }

@@ -74,7 +74,7 @@ impl Drop for Elsewhere {
 impl ActorHost for Kept {
     fn start(
         &self,
-        start: StartActor,
+        start: Arc<StartActor>,
         context: ActorContext,
     ) -> BoxFuture<'static, Result<Arc<dyn HostedActor>, StartError>> {
         self.upstream.start(start, context)

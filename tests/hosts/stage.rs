@@ -190,7 +190,7 @@ impl Stage {
         let (life, lives) = mpsc::unbounded_channel();
         let streams = Streams::default();
         tokio::spawn(run(received, life, streams.clone(), Arc::clone(&storage), Arc::clone(&refused_writes)));
-        let handle = supervise(host(roots, doors), start, calls.clone());
+        let handle = supervise(host(roots, doors), Arc::new(start), calls.clone());
         Stage { handle, tokens, directory, calls, life: lives, streams, storage, refused_writes }
     }
 

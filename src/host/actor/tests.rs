@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use greenroom_protocol::StreamId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::actor::StartReason;
@@ -182,7 +182,7 @@ impl Stage {
             reason: StartReason::Create,
             hibernating: Vec::new(),
         };
-        let handle = supervise(Arc::new(Scripted(script.clone())), start, sender.clone());
+        let handle = supervise(Arc::new(Scripted(script.clone())), Arc::new(start), sender.clone());
         Stage { handle, calls, sender, script }
     }
 
@@ -279,7 +279,7 @@ struct Scripted(Arc<Script>);
 impl ActorHost for Scripted {
     fn start(
         &self,
-        _: StartActor,
+        _: Arc<StartActor>,
         context: ActorContext,
     ) -> BoxFuture<'static, Result<Arc<dyn HostedActor>, StartError>> {
         let script = self.0.clone();

@@ -105,7 +105,7 @@ impl SharedProcess {
 impl ActorHost for SharedProcess {
     fn start(
         &self,
-        start: StartActor,
+        start: Arc<StartActor>,
         context: ActorContext,
     ) -> BoxFuture<'static, Result<Arc<dyn HostedActor>, StartError>> {
         let inner = self.inner.clone();

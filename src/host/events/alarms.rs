@@ -30,8 +30,8 @@ use crate::telemetry::metrics;
 pub(in crate::host) struct Clock {
     /// The way to the task, once it runs.
     commands: OnceLock<mpsc::Sender<Command>>,
-    /// Empty until the actor runs.
-    teller: watch::Sender<Option<Teller>>,
+    /// Empty until the actor runs; made when there is somebody to tell, or something to tell of.
+    teller: OnceLock<watch::Sender<Option<Teller>>>,
     /// When the next alarm is told; [`i64::MAX`] for none.
     next: AtomicI64,
 }
@@ -171,12 +171,12 @@ impl<'a> Alarms<'a> {
 
 impl Clock {
     pub(in crate::host) fn new() -> Self {
-        Clock { commands: OnceLock::new(), teller: watch::Sender::new(None), next: AtomicI64::new(i64::MAX) }
+        Clock { commands: OnceLock::new(), teller: OnceLock::new(), next: AtomicI64::new(i64::MAX) }
     }
 
     /// The actor runs and is told its alarms from now on; the notes are those of earlier lives.
     pub(in crate::host) fn begin(&self, teller: Teller, context: &ActorContext, notes: &[(Bytes, Bytes)]) {
-        self.teller.send_replace(Some(teller));
+        self.teller().send_replace(Some(teller));
         let rows: Vec<_> = notes.iter().filter(|(key, _)| key.starts_with(ALARMS)).cloned().collect();
         if !rows.is_empty() {
             self.start(context, Some(rows));
@@ -185,7 +185,13 @@ impl Clock {
 
     /// The life is over: what it holds of the actor goes, or neither would ever be freed.
     pub(in crate::host) fn end(&self) {
-        self.teller.send_replace(None);
+        if let Some(teller) = self.teller.get() {
+            teller.send_replace(None);
+        }
+    }
+
+    fn teller(&self) -> &watch::Sender<Option<Teller>> {
+        self.teller.get_or_init(|| watch::Sender::new(None))
     }
 
     /// When the actor is told of its next alarm, in milliseconds since the epoch.
@@ -210,7 +216,7 @@ impl Clock {
             let keeper = Keeper {
                 context: context.clone(),
                 schedule: Schedule::default(),
-                teller: self.teller.subscribe(),
+                teller: self.teller().subscribe(),
                 tellings: JoinSet::new(),
                 busy: BTreeSet::new(),
                 unstored: BTreeMap::new(),

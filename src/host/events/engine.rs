@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::delivery::{Teller, Told};
+use super::door::{EngineSender, Inputs};
 use super::sockets::Wish;
 use super::table::{Effect, SocketError, Table, Ticket};
 use crate::host::{ActorContext, Call, Frame, KvError, StreamKey, WebSocket, WebSocketRequest};
@@ -34,7 +35,7 @@ pub(in crate::host) enum Input {
 /// The engine of one life, from when the actor runs.
 pub(in crate::host) struct Engine {
     table: Table,
-    inputs: mpsc::Receiver<Box<Input>>,
+    inputs: Inputs,
     teller: Teller,
     context: ActorContext,
     tellings: JoinSet<(StreamId, Told)>,
@@ -44,7 +45,7 @@ pub(in crate::host) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(table: Table, inputs: mpsc::Receiver<Box<Input>>, teller: Teller, context: ActorContext) -> Self {
+    pub(super) fn new(table: Table, inputs: Inputs, teller: Teller, context: ActorContext) -> Self {
         Engine {
             table,
             inputs,
@@ -176,11 +177,13 @@ impl Engine {
 
 /// Hands the frames of one stream to the engine until it ends; dropped before that, it says so.
 pub(in crate::host) async fn forward(
-    engine: mpsc::Sender<Box<Input>>,
+    engine: Option<EngineSender>,
     request: Option<WebSocketRequest>,
     socket: WebSocket,
 ) {
     let (stream, mut frames) = socket.detach();
+    // Without an engine the life is over; what becomes of its sockets is the session's matter.
+    let Some(engine) = engine else { return };
     let mut end = SaysDetached { engine, stream: Some(stream) };
     let first = match request {
         Some(request) => Input::Opened(request, stream),
@@ -202,7 +205,7 @@ pub(in crate::host) async fn forward(
 }
 
 struct SaysDetached {
-    engine: mpsc::Sender<Box<Input>>,
+    engine: EngineSender,
     stream: Option<StreamKey>,
 }
 

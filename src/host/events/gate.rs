@@ -1,15 +1,17 @@
 //! How many events an actor is told at once, and when none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The gate that every event passes on its way to the actor.
 #[derive(Debug)]
 pub(in crate::host) struct Gate {
     places: Arc<Semaphore>,
     concurrency: u32,
-    shut: watch::Sender<bool>,
+    shut: AtomicBool,
+    opened: Notify,
 }
 
 /// An event that is being told.
@@ -21,38 +23,39 @@ impl Gate {
     pub(in crate::host) fn new(concurrency: usize) -> Self {
         let concurrency = u32::try_from(concurrency.clamp(1, Semaphore::MAX_PERMITS >> 3)).unwrap_or(u32::MAX >> 3);
         let places = Arc::new(Semaphore::new(concurrency as usize));
-        Gate { places, concurrency, shut: watch::Sender::new(false) }
+        Gate { places, concurrency, shut: AtomicBool::new(false), opened: Notify::new() }
     }
 
     /// Waits for a place, and while the gate is shut. First come, first served.
     pub(in crate::host) async fn pass(&self) -> Passage {
-        let mut shut = self.shut.subscribe();
         loop {
             let place = self.places.clone().acquire_owned().await.expect("nobody closes the semaphore");
-            if !*shut.borrow_and_update() {
+            // Heard from here on, so that it cannot open unnoticed between the look and the wait.
+            let opened = self.opened.notified();
+            if !self.is_shut() {
                 return Passage(place);
             }
             drop(place);
-            let opened = shut.wait_for(|shut| !shut).await;
-            debug_assert!(opened.is_ok(), "the sender is borrowed with the gate");
+            opened.await;
         }
     }
 
     /// Lets nothing more pass, and resolves when nothing is on its way any more.
     pub(in crate::host) async fn shut(&self) {
-        self.shut.send_replace(true);
+        self.shut.store(true, Ordering::SeqCst);
         let all = self.places.acquire_many(self.concurrency).await;
         debug_assert!(all.is_ok(), "nobody closes the semaphore");
     }
 
     /// Opens it again.
     pub(in crate::host) fn open(&self) {
-        self.shut.send_replace(false);
+        self.shut.store(false, Ordering::SeqCst);
+        self.opened.notify_waiters();
     }
 
     /// Whether it is shut.
     pub(in crate::host) fn is_shut(&self) -> bool {
-        *self.shut.borrow()
+        self.shut.load(Ordering::SeqCst)
     }
 
     /// How many events are being told.

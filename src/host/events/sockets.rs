@@ -1,10 +1,13 @@
 //! An actor's hold on its clients' sockets.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use greenroom_protocol::StreamId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use super::door::{Door, Way};
 use super::engine::Input;
 use super::table::{SocketError, SocketInfo};
 use crate::host::Outgoing;
@@ -12,7 +15,8 @@ use crate::host::Outgoing;
 /// The sockets of an actor that takes them as events. Cheap to clone; whoever holds it may send at any time.
 #[derive(Clone, Debug)]
 pub struct Sockets {
-    engine: Option<mpsc::Sender<Box<Input>>>,
+    /// Nothing where none are served.
+    door: Option<Arc<Door>>,
 }
 
 /// Something wanted of the engine, with the way back.
@@ -30,12 +34,12 @@ pub(in crate::host) enum Wish {
 type Answer<T> = oneshot::Sender<Result<T, SocketError>>;
 
 impl Sockets {
-    pub(in crate::host) fn new(engine: Option<mpsc::Sender<Box<Input>>>) -> Self {
-        Sockets { engine }
+    pub(super) fn new(served: bool) -> Self {
+        Sockets { door: served.then(Arc::default) }
     }
 
-    pub(in crate::host) fn engine(&self) -> Option<&mpsc::Sender<Box<Input>>> {
-        self.engine.as_ref()
+    pub(super) fn door(&self) -> Option<&Door> {
+        self.door.as_deref()
     }
 
     /// The open sockets, those with the tag when one is given, in no order that means anything.
@@ -44,7 +48,7 @@ impl Sockets {
     /// [`SocketError::NotServed`] or [`SocketError::Over`].
     pub async fn list(&self, tag: Option<&str>) -> Result<Vec<SocketInfo>, SocketError> {
         let tag = tag.map(str::to_owned);
-        self.ask(|answer| Wish::List { tag, answer }).await
+        self.ask(|answer| Wish::List { tag, answer }, Vec::new()).await
     }
 
     /// Sends a frame to one client; waits while the way to the gateway is full. A socket whose client is not there at
@@ -53,7 +57,7 @@ impl Sockets {
     /// # Errors
     /// [`SocketError`].
     pub async fn send(&self, socket: StreamId, frame: Outgoing) -> Result<(), SocketError> {
-        self.ask(|answer| Wish::Send { socket, frame, answer }).await?
+        self.ask(|answer| Wish::Send { socket, frame, answer }, Err(SocketError::Unknown)).await?
     }
 
     /// Sends a frame to every client, or to those with the tag; gives how many there are.
@@ -62,7 +66,7 @@ impl Sockets {
     /// [`SocketError`].
     pub async fn broadcast(&self, tag: Option<&str>, frame: Outgoing) -> Result<usize, SocketError> {
         let tag = tag.map(str::to_owned);
-        self.ask(|answer| Wish::Broadcast { tag, frame, answer }).await?
+        self.ask(|answer| Wish::Broadcast { tag, frame, answer }, Ok(0)).await?
     }
 
     /// Closes a socket. Codes that no close frame may carry become 1000, and a reason above 123 bytes is cut. The actor
@@ -72,7 +76,7 @@ impl Sockets {
     /// [`SocketError`].
     pub async fn close(&self, socket: StreamId, code: u16, reason: &str) -> Result<(), SocketError> {
         let reason = ByteString::from(reason);
-        self.ask(|answer| Wish::Close { socket, code, reason, answer }).await?
+        self.ask(|answer| Wish::Close { socket, code, reason, answer }, Err(SocketError::Unknown)).await?
     }
 
     /// What is attached to a socket; empty when nothing.
@@ -80,7 +84,7 @@ impl Sockets {
     /// # Errors
     /// [`SocketError`].
     pub async fn attachment(&self, socket: StreamId) -> Result<Bytes, SocketError> {
-        self.ask(|answer| Wish::Attachment { socket, answer }).await?
+        self.ask(|answer| Wish::Attachment { socket, answer }, Err(SocketError::Unknown)).await?
     }
 
     /// Attaches up to [`ATTACHMENT_MAX`] bytes to a socket; durable when this returns, and there for as long as the
@@ -93,17 +97,23 @@ impl Sockets {
         if attachment.len() > ATTACHMENT_MAX {
             return Err(SocketError::TooLarge("an attachment has at most 16 KiB"));
         }
-        self.ask(|answer| Wish::Attach { socket, attachment, answer }).await?
+        self.ask(|answer| Wish::Attach { socket, attachment, answer }, Err(SocketError::Unknown)).await?
     }
 
     /// Resolves when everything so far is durable and acknowledged.
     pub(super) async fn flush(&self) {
         // Where no sockets are served, or none any more, nothing is left to do.
-        let _ = self.ask(|answer| Wish::Flush { answer }).await;
+        let _ = self.ask(|answer| Wish::Flush { answer }, Ok(())).await;
     }
 
-    async fn ask<T>(&self, wish: impl FnOnce(oneshot::Sender<T>) -> Wish) -> Result<T, SocketError> {
-        let engine = self.engine.as_ref().ok_or(SocketError::NotServed)?;
+    /// Asks the engine; where there is none because there are no sockets, the answer is `without`.
+    async fn ask<T>(&self, wish: impl FnOnce(oneshot::Sender<T>) -> Wish, without: T) -> Result<T, SocketError> {
+        let door = self.door().ok_or(SocketError::NotServed)?;
+        let engine = match door.way() {
+            Way::To(engine) => engine,
+            Way::NoEngine => return Ok(without),
+            Way::Over => return Err(SocketError::Over),
+        };
         let (answer, answered) = oneshot::channel();
         engine.send(Box::new(Input::Wish(wish(answer)))).await.map_err(|_| SocketError::Over)?;
         answered.await.map_err(|_| SocketError::Over)
