@@ -18,9 +18,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, warn};
 
 use crate::actor::{ActorKey, Outcome, StopReason};
+use crate::host::call::send;
 use crate::host::events::activity::{Activity, Work};
 use crate::host::events::engine::forward;
-use crate::host::call::send;
 use crate::host::events::{Events, reserved};
 use crate::host::panics::caught;
 use crate::host::{
@@ -371,7 +371,7 @@ impl Life {
         };
         info!(start_ms = millis(began.elapsed()), "actor runs");
         // Whoever drops this life, the actor does not stay behind.
-        let guard = KillOnDrop(Some(actor.clone()));
+        let guard = EndOnDrop(Some((actor.clone(), self.context.events().clone())));
         let (key, calls, events) = (self.context.key(), self.context.calls(), self.context.events());
         let (sockets, unknown) = events.begin(&actor, &self.context, &notes);
         if !sockets.is_empty() || !unknown.is_empty() {
@@ -527,19 +527,21 @@ fn kill(actor: &Arc<dyn HostedActor>) {
     }
 }
 
-/// Kills the actor when its life is dropped with the runtime, or by a panic.
-struct KillOnDrop(Option<Arc<dyn HostedActor>>);
+/// Ends the actor when its life is dropped with the runtime, or by a panic: kills it, and lets go of what its events hold
+/// of it, or neither would ever be freed.
+struct EndOnDrop(Option<(Arc<dyn HostedActor>, Events)>);
 
-impl KillOnDrop {
+impl EndOnDrop {
     fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for KillOnDrop {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        if let Some(actor) = self.0.take() {
+        if let Some((actor, events)) = self.0.take() {
             kill(&actor);
+            events.cancel();
         }
     }
 }

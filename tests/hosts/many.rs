@@ -57,6 +57,18 @@ impl Troupe {
     }
 }
 
+#[test]
+fn a_process_of_many_goes_with_the_runtime_of_its_runner() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let pid = runtime.block_on(async {
+        let troupe = Troupe::sharing(app(), Duration::from_secs(30)).await;
+        troupe.first.text("/pid").await
+    });
+    drop(runtime);
+    let gone = std::iter::repeat_with(|| std::thread::sleep(Duration::from_millis(10))).take(1000);
+    assert!(gone.into_iter().any(|()| !runs(&pid)), "it stays behind");
+}
+
 #[tokio::test]
 async fn one_process_serves_all_actors_of_a_name_and_knows_them_apart() {
     let troupe = Troupe::sharing(app(), Duration::from_secs(30)).await;
