@@ -106,16 +106,17 @@ impl Ingress {
             async move { ingress.admit(upgrade, target, headers, ray).await }
         });
         self.tasks.spawn(async move {
-            let _place = place;
-            let goodbye = match admission.await {
-                Some(Admitted::Open(mut open)) => {
-                    let ending = ingress.relay(&mut open, &ray).await;
-                    Box::pin(ingress.part(open.into_socket(), ending, ray))
+            let mut open = match admission.await {
+                Some(Admitted::Open(open)) => open,
+                Some(Admitted::Refused(socket, ending)) => {
+                    Box::pin(ingress.part(*socket, ending, ray)).await;
+                    return drop(place);
                 }
-                Some(Admitted::Refused(socket, ending)) => Box::pin(ingress.part(*socket, ending, ray)),
-                None => return,
+                None => return drop(place),
             };
-            goodbye.await;
+            let ending = ingress.relay(&mut open, &ray).await;
+            Box::pin(ingress.part(open.into_socket(), ending, ray)).await;
+            drop(place);
         });
         response.map(response::whole)
     }

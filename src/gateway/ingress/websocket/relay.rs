@@ -161,13 +161,12 @@ async fn downwards(
         if events.is_empty() {
             client.flush().await?;
         }
-        match events.recv().await {
-            Some(TunnelEvent::Message { data, binary: true }) => client.feed(Message::Binary(data)).await?,
-            Some(TunnelEvent::Message { data, binary: false }) => {
-                let text = Utf8Bytes::try_from(data.clone())
-                    .unwrap_or_else(|_| String::from_utf8_lossy(&data).into_owned().into());
-                client.feed(Message::Text(text)).await?;
-            }
+        let message = match events.recv().await {
+            Some(TunnelEvent::Message { data, binary: true }) => Message::Binary(data),
+            Some(TunnelEvent::Message { data, binary: false }) => Message::Text(
+                Utf8Bytes::try_from(data.clone())
+                    .unwrap_or_else(|_| String::from_utf8_lossy(&data).into_owned().into()),
+            ),
             Some(TunnelEvent::Close { code: None, .. }) => break Ending::named(1000, "ws.closed", *ray),
             Some(TunnelEvent::Close { code, reason }) => {
                 let reason = reason.as_deref().map_or("", clip).to_owned();
@@ -180,8 +179,10 @@ async fn downwards(
             Some(TunnelEvent::Failed(error)) => break Ending::refused(&refusal(error, *actor), *ray),
             None => break Ending::named(GATEWAY_FAILURE, "guard.tunnel_response_closed", *ray),
             // Nothing of a request belongs here, and the socket is open already.
-            Some(TunnelEvent::Response { .. } | TunnelEvent::Chunk { .. } | TunnelEvent::Open { .. }) => {}
-        }
+            Some(TunnelEvent::Response { .. } | TunnelEvent::Chunk { .. } | TunnelEvent::Open { .. }) => continue,
+        };
+        // Outside of the match, or there would be room for what was received as well while this waits.
+        client.feed(message).await?;
     };
     // The half that is dropped with this future may still hold a frame.
     client.flush().await?;
