@@ -1,7 +1,9 @@
 //! The gateway's end of one runner's socket: blocking reads, and writes gathered until the next read.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,19 +12,22 @@ use greenroom::protocol::{
     ActorConfig, Checkpoint, Command, CommandWrapper, InitMetadata, MessageId, StreamId, ToClient, ToClientTunnel,
     ToServer, Version,
 };
-use rustix::event::{PollFd, PollFlags, poll};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// A connected runner.
 pub struct Wire {
-    incoming: TcpStream,
+    incoming: Incoming,
     outgoing: Arc<Mutex<TcpStream>>,
-    unread: BytesMut,
-    read_at: Instant,
     unsent: BytesMut,
     scratch: BytesMut,
     next_stream: u32,
     next_actor: u32,
+}
+
+/// What comes from a runner.
+struct Incoming {
+    socket: TcpStream,
+    unread: BytesMut,
 }
 
 impl Wire {
@@ -33,10 +38,8 @@ impl Wire {
         socket.set_read_timeout(Some(PATIENCE)).map_err(io)?;
         let outgoing = Arc::new(Mutex::new(socket.try_clone().map_err(io)?));
         let mut wire = Wire {
-            incoming: socket,
+            incoming: Incoming { socket, unread: BytesMut::new() },
             outgoing: outgoing.clone(),
-            unread: BytesMut::new(),
-            read_at: Instant::now(),
             unsent: BytesMut::new(),
             scratch: BytesMut::new(),
             next_stream: 0,
@@ -67,34 +70,38 @@ impl Wire {
     /// The next message of the runner, when nothing is left of what was read everything unsent goes out first.
     pub fn next(&mut self) -> ToServer {
         loop {
-            if let Some(frame) = self.frame() {
-                return ToServer::decode(frame, Version::V7).expect("the runner's message decodes");
+            if let Some(frame) = self.incoming.frame() {
+                return decoded(frame);
             }
             self.flush();
-            self.read();
+            self.incoming.read();
         }
     }
 
-    /// [`Wire::next`], or nothing when there is none by then.
-    pub fn next_by(&mut self, deadline: Instant) -> Option<ToServer> {
-        loop {
-            if let Some(frame) = self.frame() {
-                return Some(ToServer::decode(frame, Version::V7).expect("the runner's message decodes"));
-            }
-            self.flush();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let left = left.try_into().expect("a deadline not far away");
-            let mut readable = [PollFd::new(&self.incoming, PollFlags::IN)];
-            if poll(&mut readable, Some(&left)).expect("a socket can be waited for") == 0 {
-                return None;
-            }
-            self.read();
-        }
-    }
-
-    /// When the last message came, before whatever came together with it was looked at.
-    pub fn read_at(&self) -> Instant {
-        self.read_at
+    /// Lets a thread of its own read meanwhile: what comes is given on with when it came, however busy `run` is.
+    pub fn listen<R>(&mut self, run: impl FnOnce(&mut Self, &Receiver<(Instant, ToServer)>) -> R) -> R {
+        let socket = self.incoming.socket.try_clone().expect("one more handle");
+        socket.set_read_timeout(Some(LISTEN_PAUSE)).expect("a timeout that is not zero");
+        let mut incoming = Incoming { socket, unread: self.incoming.unread.split() };
+        let (over, (heard, told)) = (AtomicBool::new(false), channel());
+        std::thread::scope(|scope| {
+            let listener = scope.spawn(|| {
+                let heard = heard;
+                while !over.load(Ordering::Relaxed) {
+                    let came = incoming.try_read();
+                    while let Some(frame) = incoming.frame() {
+                        // Whoever listens no more has all it wants.
+                        let _ = heard.send((came, decoded(frame)));
+                    }
+                }
+                incoming.unread
+            });
+            let result = run(self, &told);
+            over.store(true, Ordering::Relaxed);
+            self.incoming.unread = listener.join().expect("no panic");
+            self.incoming.socket.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+            result
+        })
     }
 
     /// Sends a request that was not sent before.
@@ -153,13 +160,53 @@ impl Wire {
         }
     }
 
+    fn upgrade(&mut self) -> Result<(), String> {
+        let end = loop {
+            if let Some(place) = self.incoming.unread.windows(4).position(|window| window == b"\r\n\r\n") {
+                break place + 4;
+            }
+            self.incoming.read();
+        };
+        let head = self.incoming.unread.split_to(end);
+        let head = String::from_utf8_lossy(&head);
+        let key = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim())
+        });
+        let accept = derive_accept_key(key.ok_or("the runner sent no WebSocket key")?.as_bytes());
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-accept: {accept}\r\nsec-websocket-protocol: rivet\r\n\r\n"
+        );
+        self.unsent.extend_from_slice(answer.as_bytes());
+        self.flush();
+        Ok(())
+    }
+}
+
+impl Incoming {
+    /// Reads more.
     fn read(&mut self) {
         let before = self.unread.len();
         self.unread.resize(before + READ, 0);
-        let count = self.incoming.read(&mut self.unread[before..]).expect("the runner says something in time");
+        let count = self.socket.read(&mut self.unread[before..]).expect("the runner says something in time");
         assert!(count > 0, "the runner is gone");
-        self.read_at = Instant::now();
         self.unread.truncate(before + count);
+    }
+
+    /// Reads more, or nothing when there is nothing in time, and answers when that was.
+    fn try_read(&mut self) -> Instant {
+        let mut piece = [0; 16 * 1024];
+        match self.socket.read(&mut piece) {
+            Ok(count) => {
+                let came = Instant::now();
+                assert!(count > 0, "the runner is gone");
+                self.unread.extend_from_slice(&piece[..count]);
+                came
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Instant::now(),
+            Err(error) => panic!("the runner's socket: {error}"),
+        }
     }
 
     /// One whole binary message, unmasked.
@@ -188,29 +235,10 @@ impl Wire {
             }
         }
     }
+}
 
-    fn upgrade(&mut self) -> Result<(), String> {
-        let end = loop {
-            if let Some(place) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
-                break place + 4;
-            }
-            self.read();
-        };
-        let head = self.unread.split_to(end);
-        let head = String::from_utf8_lossy(&head);
-        let key = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim())
-        });
-        let accept = derive_accept_key(key.ok_or("the runner sent no WebSocket key")?.as_bytes());
-        let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-accept: {accept}\r\nsec-websocket-protocol: rivet\r\n\r\n"
-        );
-        self.unsent.extend_from_slice(answer.as_bytes());
-        self.flush();
-        Ok(())
-    }
+fn decoded(frame: Bytes) -> ToServer {
+    ToServer::decode(frame, Version::V7).expect("the runner's message decodes")
 }
 
 /// Pings as gateways do, also while another runner is measured.
@@ -249,5 +277,7 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
 }
 
 const READ: usize = 256 * 1024;
+/// How often a listener looks whether it is still wanted.
+const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 /// A runner that says nothing for this long, not even a pong, is broken.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -21,7 +21,7 @@ pub async fn idle(stack: &Stack, sockets: usize) -> Result<[f64; 2], String> {
     tokio::time::sleep(SETTLE).await;
     let awake = stack.memory();
     client.ask("GET", &format!("{actor}/sleep"), "").await?;
-    tokio::time::sleep(2 * SETTLE).await;
+    tokio::time::sleep(ASLEEP).await;
     let asleep = stack.memory();
     let each = |memory: u64| memory.saturating_sub(before) as f64 / sockets as f64;
     Ok([each(awake), each(asleep)])
@@ -48,3 +48,5 @@ async fn open(stack: &Stack, path: &str, count: usize) -> Result<Vec<TcpStream>,
 const WARM_UP: usize = 100;
 const AT_ONCE: usize = 32;
 const SETTLE: Duration = Duration::from_millis(700);
+/// By now an actor that sleeps has given back what it took.
+const ASLEEP: Duration = Duration::from_secs(4);

@@ -29,42 +29,50 @@ fn p99(app: &mut App, seconds: Duration, ids: &[String], flood: usize, slow: boo
         // Spread, or all answers would come at once for ever.
         if slow { format!("/delay?ms={}", 50 + asked * 37 % 100) } else { "/ping".to_owned() }
     };
-    for _ in 0..flood {
-        app.wire.request(&ids[1], &path());
-    }
-    let mut times = Vec::new();
-    let mut waiting: Option<(StreamId, Instant)> = None;
-    let mut pauses = pauses();
-    let begin = Instant::now();
-    let (mut next, mut open) = (begin, flood);
-    loop {
-        let now = Instant::now();
-        let over = now.duration_since(begin) >= seconds;
-        if over && waiting.is_none() && open == 0 {
-            break;
+    let mut times = app.wire.listen(|wire, told| {
+        for _ in 0..flood {
+            wire.request(&ids[1], &path());
         }
-        if waiting.is_none() && !over && now >= next {
-            let stream = app.wire.request(&ids[0], "/ping");
-            app.wire.flush();
-            waiting = Some((stream, now));
-            next = now + pauses.next().unwrap_or_default();
-        }
-        // The patient client keeps its own time: it does not ask when others are answered.
-        let until = if waiting.is_none() && !over { next } else { now + POLL };
-        let Some(ToServer::Tunnel { id, message }) = app.wire.next_by(until) else { continue };
-        let ToServerTunnel::ResponseStart { status: 200, .. } = message else { panic!("not a pong: {message:?}") };
-        match waiting {
-            Some((stream, sent)) if stream == id.stream => {
-                if begin.elapsed() > SPREAD {
-                    // What the generator does with the answers that came with it is not the runner's time.
-                    times.push(app.wire.read_at().duration_since(sent));
-                }
-                waiting = None;
+        let mut times = Vec::new();
+        let mut waiting: Option<(StreamId, Instant)> = None;
+        let mut pauses = pauses();
+        let begin = Instant::now();
+        let (mut next, mut open) = (begin, flood);
+        loop {
+            let now = Instant::now();
+            let over = now.duration_since(begin) >= seconds;
+            if over && waiting.is_none() && open == 0 {
+                return times;
             }
-            _ if over => open -= 1,
-            _ => drop(app.wire.request(&ids[1], &path())),
+            if waiting.is_none() && !over && now >= next {
+                let stream = wire.request(&ids[0], "/ping");
+                wire.flush();
+                waiting = Some((stream, now));
+                next = now + pauses.next().unwrap_or_default();
+            }
+            // The patient client keeps its own time: it does not ask when others are answered.
+            let until = if waiting.is_none() && !over { next } else { now + PATIENCE };
+            let heard = told.try_recv().or_else(|_| {
+                wire.flush();
+                told.recv_timeout(until.saturating_duration_since(Instant::now()))
+            });
+            let Ok((came, ToServer::Tunnel { id, message })) = heard else {
+                assert!(now.elapsed() < PATIENCE, "the runner answers in time");
+                continue;
+            };
+            let ToServerTunnel::ResponseStart { status: 200, .. } = message else { panic!("not a pong: {message:?}") };
+            match waiting {
+                Some((stream, sent)) if stream == id.stream => {
+                    if begin.elapsed() > SPREAD {
+                        times.push(came.duration_since(sent));
+                    }
+                    waiting = None;
+                }
+                _ if over => open -= 1,
+                _ => drop(wire.request(&ids[1], &path())),
+            }
         }
-    }
+    });
     times.sort_unstable();
     times.get(times.len() * 99 / 100).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
 }
@@ -74,7 +82,7 @@ fn pauses() -> impl Iterator<Item = Duration> {
     (0_u32..).map(|number| Duration::from_micros(u64::from(750 + number.wrapping_mul(0x9e37_79b9) / (u32::MAX / 500))))
 }
 
-/// How long is waited for what will come in any case.
-const POLL: Duration = Duration::from_secs(1);
+/// A runner that answers nothing for this long is broken.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// The requests of the others all begin at once, and are spread after this time.
 const SPREAD: Duration = Duration::from_millis(300);
