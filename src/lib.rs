@@ -7,6 +7,7 @@
 pub mod actor;
 pub mod backoff;
 pub mod kv;
+mod number_map;
 pub mod report;
 pub mod session;
 pub mod sticky;
@@ -34,6 +35,8 @@ mod link_local;
 mod local_socket;
 #[cfg(feature = "otlp")]
 pub mod otlp;
+#[cfg(feature = "daemon")]
+mod queue;
 #[cfg(feature = "daemon")]
 pub mod reporter;
 #[cfg(feature = "daemon")]

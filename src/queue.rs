@@ -1,15 +1,18 @@
 //! A channel that costs next to nothing while it is empty.
 //!
-//! The runtime's own allocates room for 32 events before the first is sent. There is one channel for every client's
-//! socket, and most of these are silent most of the time.
+//! The runtime's own allocates room for 32 items before the first is sent, and spreads what it knows over many lines of
+//! memory. There is one channel for every client's socket on either end of the wire, and most of these are silent most of
+//! the time.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use tokio::sync::mpsc::error::TrySendError;
+
 /// A channel. Whoever sends sees to it that it stays bounded.
 #[derive(Debug)]
-pub(super) struct Queue<T>(Mutex<State<T>>);
+pub(crate) struct Queue<T>(Mutex<State<T>>);
 
 #[derive(Debug)]
 struct State<T> {
@@ -27,7 +30,7 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// What was to be sent, when nobody receives any more.
-    pub(super) fn send(&self, item: T) -> Result<(), T> {
+    pub(crate) fn send(&self, item: T) -> Result<(), T> {
         let mut state = self.lock();
         if state.closed {
             return Err(item);
@@ -40,15 +43,30 @@ impl<T> Queue<T> {
         Ok(())
     }
 
+    /// Sends, unless so many items wait.
+    ///
+    /// # Errors
+    /// What was to be sent.
+    pub(crate) fn send_within(&self, item: T, most: usize) -> Result<(), TrySendError<T>> {
+        let state = self.lock();
+        let waiting = state.rest.len() + usize::from(state.first.is_some());
+        drop(state);
+        // Only this end adds to it.
+        if waiting >= most {
+            return Err(TrySendError::Full(item));
+        }
+        self.send(item).map_err(TrySendError::Closed)
+    }
+
     /// Nothing more is sent.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.ended = true;
         wake(state);
     }
 
     /// Nobody receives any more.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         let items = (state.first.take(), std::mem::take(&mut state.rest), state.receiver.take());
@@ -57,12 +75,12 @@ impl<T> Queue<T> {
         drop(items);
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
     /// The next item, or that there will be none. Remembers only who asked last.
-    pub(super) fn poll_recv(&self, context: &mut Context<'_>) -> Poll<Option<T>> {
+    pub(crate) fn poll_recv(&self, context: &mut Context<'_>) -> Poll<Option<T>> {
         let mut state = self.lock();
         if let Some(item) = state.first.take() {
             state.first = state.rest.pop_front();
@@ -79,7 +97,7 @@ impl<T> Queue<T> {
         Poll::Pending
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lock().first.is_none()
     }
 
@@ -129,6 +147,14 @@ mod tests {
         }
         queue.end();
         assert_eq!(received.await.expect("no panic"), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_more_wait_than_there_is_room_for() {
+        let queue = Queue::default();
+        assert_eq!([1, 2, 3].map(|item| queue.send_within(item, 2)), [Ok(()), Ok(()), Err(TrySendError::Full(3))]);
+        queue.close();
+        assert_eq!(queue.send_within(4, 2), Err(TrySendError::Closed(4)));
     }
 
     #[tokio::test]

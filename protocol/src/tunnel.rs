@@ -1,6 +1,8 @@
 //! Client requests and sockets on their way to an actor and back.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -9,12 +11,39 @@ use bytestring::ByteString;
 pub type Headers = Vec<(ByteString, ByteString)>;
 
 /// One request or socket, from the gateway's point of view. Opaque to a runner.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct StreamId {
     /// The gateway process.
     pub gateway: [u8; 4],
     /// Unique among the open streams of that process.
     pub request: [u8; 4],
+}
+
+impl StreamId {
+    /// All of it as one number, in the order of its bytes.
+    fn number(self) -> u64 {
+        u64::from(u32::from_be_bytes(self.gateway)) << 32 | u64::from(u32::from_be_bytes(self.request))
+    }
+}
+
+/// As one number: every message looks its stream up.
+impl Hash for StreamId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.number());
+    }
+}
+
+/// In the order of the bytes.
+impl Ord for StreamId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.number().cmp(&other.number())
+    }
+}
+
+impl PartialOrd for StreamId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// The position of a message in its stream.

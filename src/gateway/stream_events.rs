@@ -4,8 +4,6 @@
 //! taken yet is kept here. It is bounded by bytes, not by pieces: a client may lag behind by thousands of small frames
 //! or by a few large ones.
 
-mod queue;
-
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,9 +12,9 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio::sync::mpsc::error::TrySendError;
 
-use self::queue::Queue;
 use super::{GatewayError, TunnelEvent};
 use crate::credit::Credit;
+use crate::queue::Queue;
 
 /// The driver's end.
 #[derive(Debug)]

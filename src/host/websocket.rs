@@ -1,13 +1,18 @@
 //! One client socket, as an actor sees it.
 
+use std::future::poll_fn;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use greenroom_protocol::{Headers, StreamId, close};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::coop::cooperative;
 
 use crate::actor::ActorKey;
 use crate::host::call::{send, send_from_drop};
 use crate::host::{Call, CallSender, Gone, StreamKey, StreamReply};
+use crate::queue::Queue;
 
 /// The upgrade request of a socket, as the client sent it.
 #[derive(Clone, Debug)]
@@ -43,16 +48,20 @@ pub enum Frame {
     },
 }
 
-/// Feeds the client's frames to a [`WebSocket`]; bounded by [`WebSocket::BACKLOG`]. Boxed, because a channel has room for
-/// many from the beginning, and most sockets are silent.
-pub type WebSocketFeed = mpsc::Sender<Box<Frame>>;
+/// Feeds the client's frames to a [`WebSocket`]; dropped, it ends them.
+#[derive(Debug)]
+pub struct WebSocketFeed(Arc<Queue<Frame>>);
+
+/// The frames of a client.
+#[derive(Debug)]
+pub(super) struct Frames(Arc<Queue<Frame>>);
 
 /// A client's socket. The actor first accepts or refuses it; dropped, it closes: with 1000, or 1011 in a panic. One that
 /// may outlive the actor's process stays open when dropped, and the next life has it again.
 #[derive(Debug)]
 pub struct WebSocket {
     sender: WebSocketSender,
-    frames: mpsc::Receiver<Box<Frame>>,
+    frames: Frames,
     accepted: bool,
     lasting: bool,
     closed: bool,
@@ -66,6 +75,36 @@ pub struct WebSocketSender {
     calls: CallSender,
 }
 
+impl WebSocketFeed {
+    /// Hands on a frame.
+    ///
+    /// # Errors
+    /// [`TrySendError::Full`] when [`WebSocket::BACKLOG`] frames wait, [`TrySendError::Closed`] when nobody takes any.
+    pub fn try_send(&self, frame: Frame) -> Result<(), TrySendError<Frame>> {
+        self.0.send_within(frame, WebSocket::BACKLOG)
+    }
+}
+
+impl Drop for WebSocketFeed {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Frames {
+    /// The next frame; `None` when there is no feed any more. Cancelling loses nothing.
+    pub(super) async fn recv(&mut self) -> Option<Frame> {
+        // A client that never pauses must not keep others of the same thread waiting.
+        cooperative(poll_fn(|context| self.0.poll_recv(context))).await
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 impl WebSocket {
     /// How many client frames may wait for the actor. A socket whose actor falls further behind is closed with 1013,
     /// so that it slows no other.
@@ -74,9 +113,10 @@ impl WebSocket {
     /// The socket of one stream of one actor life, with the feed for its frames.
     #[must_use]
     pub fn new(actor: ActorKey, key: StreamKey, calls: CallSender) -> (WebSocketFeed, Self) {
-        let (feed, frames) = mpsc::channel(Self::BACKLOG);
+        let frames = Arc::new(Queue::default());
+        let feed = WebSocketFeed(frames.clone());
         let sender = WebSocketSender { actor, key, calls };
-        (feed, WebSocket { sender, frames, accepted: false, lasting: false, closed: false })
+        (feed, WebSocket { sender, frames: Frames(frames), accepted: false, lasting: false, closed: false })
     }
 
     /// A socket that an earlier life took and that is still open.
@@ -89,10 +129,9 @@ impl WebSocket {
     }
 
     /// Takes the socket apart; from now on nothing closes it by being dropped.
-    pub(super) fn detach(mut self) -> (StreamKey, mpsc::Receiver<Box<Frame>>) {
+    pub(super) fn detach(mut self) -> (StreamKey, Frames) {
         self.lasting = true;
-        let frames = std::mem::replace(&mut self.frames, mpsc::channel(1).1);
-        (self.sender.key, frames)
+        (self.sender.key, std::mem::replace(&mut self.frames, Frames(Arc::default())))
     }
 
     /// The actor life that was asked.
@@ -123,7 +162,7 @@ impl WebSocket {
 
     /// The next frame; `None` when the runner has dropped the socket. Cancelling loses nothing.
     pub async fn receive(&mut self) -> Option<Frame> {
-        let frame = self.frames.recv().await.map(|frame| *frame);
+        let frame = self.frames.recv().await;
         if matches!(frame, None | Some(Frame::Closed { .. })) {
             self.closed = true;
         }

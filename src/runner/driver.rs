@@ -13,10 +13,11 @@ use tracing::{Instrument, info};
 
 use crate::actor::ActorKey;
 use crate::host::{ActorHandle, ActorHost, Call, CallSender, KvError, StartActor};
+use crate::number_map::NumberMap;
 use crate::runner::handle::Command;
 use crate::runner::journal::Journal;
 use crate::runner::observer::{LifeWish, Observer};
-use crate::runner::streams::{Counted, Streams};
+use crate::runner::streams::Streams;
 use crate::runner::{ActorInfo, Identity, RunnerHandle, Status};
 use crate::session::{DialFailure, Disconnect, Exit, Input, LinkStatus, Session, Settings};
 use crate::socket::{Closed, Connection, DialError, Received, Target, dial};
@@ -29,7 +30,7 @@ pub(super) struct Driver {
     pub(super) hosts: BTreeMap<Arc<str>, Arc<dyn ActorHost>>,
     pub(super) actors: BTreeMap<ActorKey, Hosted>,
     pub(super) streams: Streams,
-    pub(super) storage: Counted<u64, oneshot::Sender<Result<KvResponse, KvError>>>,
+    pub(super) storage: NumberMap<u64, oneshot::Sender<Result<KvResponse, KvError>>>,
     pub(super) socket: SocketState,
     pub(super) calls: CallSender,
     pub(super) journal: Option<Journal>,
@@ -38,8 +39,8 @@ pub(super) struct Driver {
     pub(super) exit: Option<Exit>,
     /// Calls taken and not handled yet, because the socket is behind.
     held_calls: VecDeque<Call>,
-    /// Calls taken since the socket was last written to.
-    gathered: usize,
+    /// Calls were taken since the socket was last written to, and nobody had a turn to make more of them.
+    gathering: bool,
     next_ticket: u64,
     stop_by: Option<Instant>,
 }
@@ -95,7 +96,7 @@ impl Driver {
             hosts,
             actors: BTreeMap::new(),
             streams: Streams::default(),
-            storage: Counted::default(),
+            storage: NumberMap::default(),
             socket: SocketState::None,
             calls: calls.clone(),
             journal,
@@ -103,7 +104,7 @@ impl Driver {
             status,
             exit: None,
             held_calls: VecDeque::new(),
-            gathered: 0,
+            gathering: false,
             next_ticket: 0,
             stop_by: None,
         };
@@ -152,22 +153,20 @@ impl Driver {
             return Event::Calls(Vec::new());
         }
         let mut taken = Vec::new();
-        if (1..GATHERED_MAX).contains(&self.gathered) && !behind && !self.streams.is_empty() {
+        if std::mem::take(&mut self.gathering) && !behind && !self.streams.is_empty() {
             // Writing is the dearest part of an answer. Whoever is about to give one gets a turn first, so that all of
             // them go out together.
             tokio::task::yield_now().await;
             if calls.recv_many(&mut taken, BATCH).now_or_never().is_some() {
-                self.gathered += taken.len();
                 return Event::Calls(taken);
             }
         }
-        self.gathered = 0;
         tokio::select! {
             // A gateway that does not take our answers is not asked for more work either, or the streams would pile up.
             event = self.socket.next(behind) => event,
             count = calls.recv_many(&mut taken, BATCH), if !behind => {
                 debug_assert!(count > 0, "the driver holds a sender itself");
-                self.gathered = count;
+                self.gathering = true;
                 Event::Calls(taken)
             }
             command = commands.recv() => Event::Command(command),
@@ -424,10 +423,8 @@ fn disconnect(closed: Closed) -> Disconnect {
 const CALLS: usize = 4096;
 /// Commands of the owner that may wait.
 const COMMANDS: usize = 64;
-/// Inputs taken in one turn.
-const BATCH: usize = 256;
-/// Calls gathered before they are written, whoever else is about to make one.
-const GATHERED_MAX: usize = 256;
+/// Calls taken in one turn: few enough that the first answers are on their way while the gateway has more to say.
+const BATCH: usize = 32;
 /// How long opening a socket may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the gateway may take to read the rest.

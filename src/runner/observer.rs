@@ -11,7 +11,7 @@ use greenroom_protocol::{EventWrapper, KvRequest, KvResponse};
 
 use crate::actor::{ActorKey, Outcome, StopReason};
 use crate::host::{AwakeReason, KvError, StartActor};
-use crate::runner::streams::Counted;
+use crate::number_map::NumberMap;
 use crate::stream::{StreamKey, StreamReply};
 use crate::telemetry::metrics::{self, ActorMetrics, KvOperation, KvResult, Overrun, RunnerMetrics, State};
 
@@ -23,8 +23,8 @@ pub(super) struct Observer {
     lives: BTreeMap<ActorKey, Life>,
     ended: VecDeque<ActorLife>,
     census: BTreeMap<Arc<str>, [usize; 3]>,
-    streams: Counted<StreamKey, Open>,
-    storage: Counted<u64, (KvOperation, Instant)>,
+    streams: NumberMap<StreamKey, Open>,
+    storage: NumberMap<u64, (KvOperation, Instant)>,
     link: Link,
 }
 
@@ -125,8 +125,8 @@ impl Observer {
             lives: BTreeMap::new(),
             ended: VecDeque::new(),
             census: BTreeMap::new(),
-            streams: Counted::default(),
-            storage: Counted::default(),
+            streams: NumberMap::default(),
+            storage: NumberMap::default(),
             link: Link::Never,
         }
     }

@@ -1,18 +1,16 @@
 //! The runner's end of open streams: the tasks that serve them and the ways to feed them.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::credit::Credit;
 use crate::host::{BodyError, BodySender, Frame, StreamKey, StreamTask, WebSocketFeed};
+use crate::number_map::NumberMap;
 
 /// Open streams. Only the driver holds it.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    open: Counted<StreamKey, Open>,
+    open: NumberMap<StreamKey, Open>,
 }
 
 #[derive(Debug)]
@@ -99,7 +97,7 @@ impl Streams {
         let Some(open) = self.open.get(&key) else { return Ok(()) };
         let Feed::Frames(frames) = &open.feed else { return Ok(()) };
         let last = matches!(frame, Frame::Closed { .. });
-        let sent = frames.try_send(Box::new(frame));
+        let sent = frames.try_send(frame);
         if last {
             self.open.remove(&key);
             return Ok(());
@@ -114,29 +112,3 @@ impl Streams {
 /// Requests and sockets open at once, beyond which new ones are refused: far more than any gateway has clients for one
 /// runner, and few enough for the memory of a small machine.
 const OPEN_MAX: usize = 262_144;
-
-/// A map by numbers that the runner itself counts up: nobody else can choose them, so they need no hash that withstands
-/// choice. Every request passes three such maps.
-pub(super) type Counted<K, V> = HashMap<K, V, BuildHasherDefault<CountHasher>>;
-
-/// Spreads a number over all bits.
-#[derive(Debug, Default)]
-pub(super) struct CountHasher(u64);
-
-impl Hasher for CountHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        let spread = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // The map takes its place from the low bits, and a product has its best ones on top.
-        self.0 = spread ^ (spread >> 32);
-    }
-}

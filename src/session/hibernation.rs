@@ -394,7 +394,7 @@ impl Session {
 
     /// The gateway learns that the life runs.
     pub(super) fn sockets_of_running(&mut self, actor: &ActorKey, now: Instant) {
-        for id in self.tunnel.of_actor(actor) {
+        for id in self.streams_of(actor) {
             if let Some(lasting) = self.tunnel.streams.get_mut(&id).and_then(Stream::lasting_mut)
                 && lasting.attachment == Attachment::WhenRunning
             {
@@ -407,8 +407,7 @@ impl Session {
 
     /// The gateway is back. The engine keeps what it could not send and does not send it again by itself.
     pub(super) fn resume_sockets(&mut self, now: Instant) {
-        let all = self.tunnel.streams.iter().filter(|(_, stream)| stream.lasting().is_some());
-        for id in all.map(|(id, _)| *id).collect::<Vec<_>>() {
+        for id in self.tunnel.ids(|stream| stream.lasting().is_some()) {
             let Some(stream) = self.tunnel.streams.get_mut(&id) else { continue };
             let actor = stream.actor.clone();
             let Some(lasting) = stream.lasting_mut() else { continue };
@@ -429,8 +428,7 @@ impl Session {
             }
         }
         if !self.link.features.are_none() {
-            let sockets = self.tunnel.streams.iter().filter(|(_, stream)| stream.kind.is_websocket());
-            self.hibernation.renewals = sockets.map(|(id, _)| *id).collect();
+            self.hibernation.renewals = self.tunnel.ids(|stream| stream.kind.is_websocket()).into();
             self.hibernation.next_renewals = Some(now + RENEWALS_PACE);
         }
     }
@@ -474,7 +472,7 @@ impl Session {
 
     /// Forgets the sockets that outlive a life, without a word to their clients, after what there still was to say.
     pub(super) fn hibernate_sockets_of(&mut self, actor: &ActorKey) {
-        for id in self.tunnel.of_actor(actor) {
+        for id in self.streams_of(actor) {
             let Some(lasting) = self.tunnel.streams.get_mut(&id).and_then(Stream::lasting_mut) else { continue };
             if lasting.attachment != Attachment::WhenRunning {
                 self.say_held(id);
@@ -507,17 +505,18 @@ impl Session {
             let lasting = self.tunnel.streams.get(&id).and_then(Stream::lasting);
             lasting.is_some_and(|lasting| lasting.ack_due || !lasting.held.is_empty())
         };
-        if !self.tunnel.of_actor(actor).into_iter().any(speaks) {
+        if !self.streams_of(actor).into_iter().any(speaks) {
             self.release_sleep(actor);
         }
     }
 
     /// Opens a socket that the gateway believes open, for a life that knows it from an earlier one.
     fn restore_socket(&mut self, id: StreamId, actor: &ActorKey, last_in: u16, attachment: Attachment) {
+        let Some(life) = self.actors.life(actor).map(|life| life.number) else { return };
         let closed = self.hibernation.gone.take(id).and_then(|gone| gone.closed);
         let lasting = Lasting { fresh: true, unread: true, ..Lasting::new(last_in, attachment) };
         let kind = Kind::WebSocket { last_in, lasting: Some(Box::new(lasting)) };
-        let stream = self.open_stream(id, actor.clone(), kind);
+        let stream = self.open_stream(id, actor.clone(), life, kind);
         self.effects.push_back(Effect::WebSocketRestored { actor: actor.clone(), stream });
         if let Attachment::Expected(due) = attachment {
             self.hibernation.attaching.insert((due, id));

@@ -2,7 +2,7 @@
 
 mod outgoing;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use greenroom_protocol::{MessageId, StreamId, ToClientTunnel, ToServer, ToServer
 
 use super::hibernation::{Hibernation, Lasting};
 use crate::actor::ActorKey;
+use crate::number_map::NumberMap;
 use crate::session::{Effect, Session};
 use crate::stream::{StreamKey, StreamReply};
 use outgoing::Collected;
@@ -21,8 +22,9 @@ pub(super) use outgoing::weight;
 /// Open streams, and what could not be sent while the gateway is away.
 #[derive(Debug, Default)]
 pub(super) struct Tunnel {
-    pub(super) streams: BTreeMap<StreamId, Stream>,
-    by_actor: BTreeSet<(ActorKey, StreamId)>,
+    pub(super) streams: NumberMap<StreamId, Stream>,
+    /// The streams of each life, by its number.
+    by_life: BTreeSet<(u64, StreamId)>,
     /// How many streams were opened so far.
     openings: u64,
     /// The bytes of all responses that are being collected.
@@ -36,6 +38,7 @@ pub(super) struct Tunnel {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) actor: ActorKey,
+    life: u64,
     pub(super) opening: u64,
     pub(super) next_out: u16,
     /// The index of a socket's opening, or of the last message that an earlier life has taken.
@@ -80,21 +83,22 @@ impl Tunnel {
         stream.kind.is_websocket().then_some(StreamKey { id, opening: stream.opening })
     }
 
-    fn add(&mut self, id: StreamId, actor: ActorKey, kind: Kind) -> StreamKey {
+    fn add(&mut self, id: StreamId, actor: ActorKey, life: u64, kind: Kind) -> StreamKey {
         let opening = self.openings;
         self.openings += 1;
         let first_in = match &kind {
             Kind::WebSocket { last_in, .. } => *last_in,
             Kind::Request { .. } | Kind::Streaming | Kind::Collecting(_) => 0,
         };
-        self.by_actor.insert((actor.clone(), id));
-        self.streams.insert(id, Stream { actor, opening, next_out: 0, first_in, kind, credit: false, upload: None });
+        self.by_life.insert((life, id));
+        self.streams
+            .insert(id, Stream { actor, life, opening, next_out: 0, first_in, kind, credit: false, upload: None });
         StreamKey { id, opening }
     }
 
     pub(super) fn remove(&mut self, id: StreamId) -> Option<Stream> {
         let stream = self.streams.remove(&id)?;
-        self.by_actor.remove(&(stream.actor.clone(), id));
+        self.by_life.remove(&(stream.life, id));
         match &stream.kind {
             Kind::Collecting(collected) => self.collected_bytes -= collected.len(),
             Kind::WebSocket { lasting: Some(lasting), .. } => self.held_bytes -= lasting.held_bytes(),
@@ -103,9 +107,16 @@ impl Tunnel {
         Some(stream)
     }
 
-    pub(super) fn of_actor(&self, actor: &ActorKey) -> Vec<StreamId> {
-        let from = (actor.clone(), StreamId { gateway: [0; 4], request: [0; 4] });
-        self.by_actor.range(from..).take_while(|(other, _)| other == actor).map(|(_, id)| *id).collect()
+    /// The streams that are wanted, in order.
+    pub(super) fn ids(&self, wanted: impl Fn(&Stream) -> bool) -> Vec<StreamId> {
+        let mut ids: Vec<_> = self.streams.iter().filter(|(_, stream)| wanted(stream)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn of_life(&self, life: u64) -> Vec<StreamId> {
+        let from = (life, StreamId { gateway: [0; 4], request: [0; 4] });
+        self.by_life.range(from..).take_while(|(other, _)| *other == life).map(|(_, id)| *id).collect()
     }
 }
 
@@ -122,11 +133,11 @@ impl Session {
     pub(super) fn tunnel_message(&mut self, id: MessageId, message: ToClientTunnel, now: Instant) {
         match message {
             ToClientTunnel::RequestStart { actor_id, method, path, headers, body, stream: more } => {
-                let Some(actor) = self.admitting(&actor_id) else {
+                let Some((actor, life)) = self.admitting(&actor_id) else {
                     return self.send_tunnel(id.stream, 0, not_taken());
                 };
                 let kind = Kind::Request { head: &*method == "HEAD" };
-                let stream = self.open_stream(id.stream, actor.clone(), kind);
+                let stream = self.open_stream(id.stream, actor.clone(), life, kind);
                 let features = self.link.features;
                 let credit = features.credit;
                 if let Some(open) = self.tunnel.streams.get_mut(&id.stream) {
@@ -147,12 +158,12 @@ impl Session {
                 }
             }
             ToClientTunnel::WebSocketOpen { actor_id, path, headers } => {
-                let Some(actor) = self.admitting(&actor_id) else {
+                let Some((actor, life)) = self.admitting(&actor_id) else {
                     return self.send_tunnel(id.stream, 0, websocket_close(1011, "Actor not found"));
                 };
                 // A retried open may have any index; what follows counts on from it.
                 let kind = Kind::WebSocket { last_in: id.index, lasting: self.lasting_before(id, &actor) };
-                let stream = self.open_stream(id.stream, actor.clone(), kind);
+                let stream = self.open_stream(id.stream, actor.clone(), life, kind);
                 let headers = headers::split(headers, self.link.features);
                 self.effects.push_back(Effect::WebSocket { actor, stream, path, headers, index: id.index });
             }
@@ -218,7 +229,7 @@ impl Session {
     /// Ends every stream of a life, with a word to each client. Comes before the life's end is told. Sockets that
     /// outlive it, if any does, were taken away before.
     pub(super) fn close_streams_of(&mut self, actor: &ActorKey) {
-        for id in self.tunnel.of_actor(actor) {
+        for id in self.streams_of(actor) {
             self.close_websocket(id, 1000, "actor.stopped");
             self.abort_request(id);
         }
@@ -229,15 +240,14 @@ impl Session {
     pub(super) fn break_bodies_off(&mut self) {
         let broken =
             |stream: &Stream| stream.upload.is_some() || (stream.credit && matches!(stream.kind, Kind::Streaming));
-        let ids = self.tunnel.streams.iter().filter(|(_, stream)| broken(stream)).map(|(id, _)| *id);
-        for id in ids.collect::<Vec<_>>() {
+        for id in self.tunnel.ids(broken) {
             self.abort_request(id);
         }
     }
 
     /// Ends every stream without a word: the gateway is gone or has forgotten them.
     pub(super) fn drop_streams(&mut self) {
-        for id in self.tunnel.streams.keys().copied().collect::<Vec<_>>() {
+        for id in self.tunnel.ids(|_| true) {
             self.cancel(id);
         }
         self.tunnel.offline.clear();
@@ -246,17 +256,22 @@ impl Session {
         self.hibernation = Hibernation::default();
     }
 
-    /// The newest life of the actor, when it takes requests and there is room for one more stream.
-    fn admitting(&self, actor_id: &str) -> Option<ActorKey> {
+    /// The streams of a life.
+    pub(super) fn streams_of(&self, actor: &ActorKey) -> Vec<StreamId> {
+        self.actors.life(actor).map_or_else(Vec::new, |life| self.tunnel.of_life(life.number))
+    }
+
+    /// The newest life of the actor and its number, when it takes requests and there is room for one more stream.
+    fn admitting(&self, actor_id: &str) -> Option<(ActorKey, u64)> {
         let life = self.actors.newest(actor_id)?;
-        (life.admits() && self.tunnel.streams.len() < STREAMS_MAX).then(|| life.key.clone())
+        (life.admits() && self.tunnel.streams.len() < STREAMS_MAX).then(|| (life.key.clone(), life.number))
     }
 
     /// Opens a stream; an older one under the same id was given up by the gateway.
-    pub(super) fn open_stream(&mut self, id: StreamId, actor: ActorKey, kind: Kind) -> StreamKey {
+    pub(super) fn open_stream(&mut self, id: StreamId, actor: ActorKey, life: u64, kind: Kind) -> StreamKey {
         self.cancel(id);
         self.socket_opened(id);
-        self.tunnel.add(id, actor, kind)
+        self.tunnel.add(id, actor, life, kind)
     }
 
     fn request_chunk(&mut self, id: StreamId, body: Bytes, finish: bool) {

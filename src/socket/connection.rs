@@ -323,8 +323,8 @@ impl Connection {
 
 /// How long the gateway may take to answer a close.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// The most that is received at once.
-const BATCH: usize = 256;
+/// The most that is received at once: few enough that the first of it is answered while the gateway goes on.
+const BATCH: usize = 32;
 /// The most that is kept for later while the way out is full.
 const INBOX: usize = 1024;
 /// No more is read while messages of this many bytes wait for the runner.

@@ -339,12 +339,12 @@ impl Socket {
     }
 
     pub async fn message(&self, data: impl Into<Bytes>, binary: bool) {
-        in_time(self.feed.send(Box::new(Frame::Message { data: data.into(), binary, index: 1 }))).await.unwrap();
+        self.feed.try_send(Frame::Message { data: data.into(), binary, index: 1 }).unwrap();
     }
 
     /// A text frame with this index.
     pub async fn frame(&self, index: u16, text: &'static str) {
-        in_time(self.feed.send(Box::new(Frame::Message { data: text.into(), binary: false, index }))).await.unwrap();
+        self.feed.try_send(Frame::Message { data: text.into(), binary: false, index }).unwrap();
     }
 
     /// The text of the frame that comes next; acknowledgements are passed over.
@@ -359,9 +359,7 @@ impl Socket {
     }
 
     pub async fn close(&self, code: u16, reason: &str) {
-        in_time(self.feed.send(Box::new(Frame::Closed { code: Some(code), reason: Some(reason.into()) })))
-            .await
-            .unwrap();
+        self.feed.try_send(Frame::Closed { code: Some(code), reason: Some(reason.into()) }).unwrap();
     }
 
     pub async fn received(&mut self) -> (Bytes, bool) {

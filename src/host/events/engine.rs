@@ -193,8 +193,8 @@ pub(in crate::host) async fn forward(
         return;
     }
     while let Some(frame) = frames.recv().await {
-        let last = matches!(*frame, Frame::Closed { .. });
-        if end.engine.send(Box::new(Input::Frame(stream, *frame))).await.is_err() {
+        let last = matches!(frame, Frame::Closed { .. });
+        if end.engine.send(Box::new(Input::Frame(stream, frame))).await.is_err() {
             return;
         }
         if last {

@@ -57,7 +57,7 @@ impl Session {
         }
         let Some(life) = self.actors.life(actor).filter(|life| life.admits()) else { return };
         let actor_id = life.actor_id.clone();
-        let mut sockets = self.tunnel.of_actor(actor);
+        let mut sockets = self.streams_of(actor);
         sockets.retain(|id| self.tunnel.streams.get(id).is_some_and(|stream| stream.lasting().is_some()));
         if !sockets.is_empty() {
             self.ask(Question { actor: actor.clone(), actor_id, sockets, before: 0 });
