@@ -242,7 +242,7 @@ const CLIENT_FRAME_MAX: usize = 32 * 1024 * 1024;
 
 /// Every socket has this much for what it reads, however quiet it is; a larger message gets its own room, and is read in
 /// pieces of this size.
-const BUFFER: usize = 512;
+const BUFFER: usize = 256;
 
 /// The close code for whatever is not the actor's or the client's doing, as in the engine.
 const GATEWAY_FAILURE: u16 = 1011;
