@@ -75,6 +75,7 @@ impl<T> Queue<T> {
         drop(items);
     }
 
+    #[cfg(any(feature = "gateway", test))]
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
@@ -97,6 +98,7 @@ impl<T> Queue<T> {
         Poll::Pending
     }
 
+    #[cfg(any(feature = "gateway", test))]
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().first.is_none()
     }
