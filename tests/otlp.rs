@@ -5,6 +5,8 @@ mod caller;
 #[expect(dead_code, reason = "the daemon tests use more of it")]
 #[path = "daemon/double.rs"]
 mod double;
+#[path = "daemon/http.rs"]
+mod http;
 #[expect(dead_code, reason = "the daemon tests use more of it")]
 #[path = "daemon/process.rs"]
 mod process;
