@@ -74,7 +74,7 @@ impl Wire {
                 return decoded(frame);
             }
             self.flush();
-            self.incoming.read();
+            self.incoming.read(READ).expect("the runner says something in time");
         }
     }
 
@@ -88,7 +88,7 @@ impl Wire {
             let listener = scope.spawn(|| {
                 let heard = heard;
                 while !over.load(Ordering::Relaxed) {
-                    let came = incoming.try_read();
+                    let came = incoming.read(READ_ASIDE).unwrap_or_else(Instant::now);
                     while let Some(frame) = incoming.frame() {
                         // Whoever listens no more has all it wants.
                         let _ = heard.send((came, decoded(frame)));
@@ -165,7 +165,7 @@ impl Wire {
             if let Some(place) = self.incoming.unread.windows(4).position(|window| window == b"\r\n\r\n") {
                 break place + 4;
             }
-            self.incoming.read();
+            self.incoming.read(READ).expect("the runner says something in time");
         };
         let head = self.incoming.unread.split_to(end);
         let head = String::from_utf8_lossy(&head);
@@ -185,28 +185,19 @@ impl Wire {
 }
 
 impl Incoming {
-    /// Reads more.
-    fn read(&mut self) {
+    /// Reads more, so much at most, and answers when it came; nothing when nothing came in the socket's time.
+    fn read(&mut self, most: usize) -> Option<Instant> {
         let before = self.unread.len();
-        self.unread.resize(before + READ, 0);
-        let count = self.socket.read(&mut self.unread[before..]).expect("the runner says something in time");
-        assert!(count > 0, "the runner is gone");
-        self.unread.truncate(before + count);
-    }
-
-    /// Reads more, or nothing when there is nothing in time, and answers when that was.
-    fn try_read(&mut self) -> Instant {
-        let mut piece = [0; 16 * 1024];
-        match self.socket.read(&mut piece) {
-            Ok(count) => {
-                let came = Instant::now();
-                assert!(count > 0, "the runner is gone");
-                self.unread.extend_from_slice(&piece[..count]);
-                came
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Instant::now(),
+        self.unread.resize(before + most, 0);
+        let read = self.socket.read(&mut self.unread[before..]);
+        let came = Instant::now();
+        self.unread.truncate(before + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(count) => assert!(count > 0, "the runner is gone"),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
             Err(error) => panic!("the runner's socket: {error}"),
         }
+        Some(came)
     }
 
     /// One whole binary message, unmasked.
@@ -277,7 +268,9 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
 }
 
 const READ: usize = 256 * 1024;
+/// Enough for a listener, which reads often.
+const READ_ASIDE: usize = 16 * 1024;
 /// How often a listener looks whether it is still wanted.
 const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 /// A runner that says nothing for this long, not even a pong, is broken.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -7,6 +7,7 @@ use greenroom::protocol::{StreamId, ToServer, ToServerTunnel};
 use super::actors;
 use crate::app::App;
 use crate::figures::{Quantity, Side};
+use crate::wire::PATIENCE;
 
 /// The p99 of the patient client in microseconds, alone and beside the others.
 pub fn run(app: &mut App, seconds: Duration, flood: usize, slow: bool) -> Vec<(Quantity, Option<Side>, f64)> {
@@ -82,7 +83,5 @@ fn pauses() -> impl Iterator<Item = Duration> {
     (0_u32..).map(|number| Duration::from_micros(u64::from(750 + number.wrapping_mul(0x9e37_79b9) / (u32::MAX / 500))))
 }
 
-/// A runner that answers nothing for this long is broken.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// The requests of the others all begin at once, and are spread after this time.
 const SPREAD: Duration = Duration::from_millis(300);
