@@ -30,17 +30,9 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// What was to be sent, when nobody receives any more.
+    #[cfg(any(feature = "gateway", test))]
     pub(crate) fn send(&self, item: T) -> Result<(), T> {
-        let mut state = self.lock();
-        if state.closed {
-            return Err(item);
-        }
-        match state.first {
-            None => state.first = Some(item),
-            Some(_) => state.rest.push_back(item),
-        }
-        wake(state);
-        Ok(())
+        self.send_within(item, usize::MAX).map_err(TrySendError::into_inner)
     }
 
     /// Sends, unless so many items wait.
@@ -48,14 +40,19 @@ impl<T> Queue<T> {
     /// # Errors
     /// What was to be sent.
     pub(crate) fn send_within(&self, item: T, most: usize) -> Result<(), TrySendError<T>> {
-        let state = self.lock();
-        let waiting = state.rest.len() + usize::from(state.first.is_some());
-        drop(state);
-        // Only this end adds to it.
-        if waiting >= most {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(TrySendError::Closed(item));
+        }
+        if state.rest.len() + usize::from(state.first.is_some()) >= most {
             return Err(TrySendError::Full(item));
         }
-        self.send(item).map_err(TrySendError::Closed)
+        match state.first {
+            None => state.first = Some(item),
+            Some(_) => state.rest.push_back(item),
+        }
+        wake(state);
+        Ok(())
     }
 
     /// Nothing more is sent.

@@ -83,9 +83,7 @@ impl ActorHandle {
     pub fn websocket(&self, request: WebSocketRequest, socket: WebSocket) -> Option<StreamTask> {
         let Inner { host, context, admission } = &*self.inner;
         if context.events().settings().sockets && host.takes_as_events(&request) {
-            let context = context.clone();
-            let serve = move |actor| forward(context.events().engine(&actor, &context), Some(request), socket);
-            return admission.admit(Kind::EventSocket, serve);
+            return self.event_socket(Some(request), socket);
         }
         admission.admit(Kind::Socket, |actor| actor.websocket(request, socket))
     }
@@ -95,11 +93,15 @@ impl ActorHandle {
     /// `None` when the actor takes no more, or no sockets as events; the gateway keeps the socket.
     #[must_use = "the task is how the socket is cancelled when its client goes away"]
     pub fn restored(&self, socket: WebSocket) -> Option<StreamTask> {
-        let context = self.inner.context.clone();
-        if !context.events().settings().sockets {
+        if !self.inner.context.events().settings().sockets {
             return None;
         }
-        let serve = move |actor| forward(context.events().engine(&actor, &context), None, socket);
+        self.event_socket(None, socket)
+    }
+
+    fn event_socket(&self, request: Option<WebSocketRequest>, socket: WebSocket) -> Option<StreamTask> {
+        let context = self.inner.context.clone();
+        let serve = move |actor| forward(context.events().engine(&actor, &context), request, socket);
         self.inner.admission.admit(Kind::EventSocket, serve)
     }
 

@@ -106,17 +106,17 @@ impl Ingress {
             async move { ingress.admit(upgrade, target, headers, ray).await }
         });
         self.tasks.spawn(async move {
+            // Named, and so kept until the end, without room for it a second time.
+            let _ = &place;
             let mut open = match admission.await {
                 Some(Admitted::Open(open)) => open,
                 Some(Admitted::Refused(socket, ending)) => {
-                    Box::pin(ingress.part(*socket, ending, ray)).await;
-                    return drop(place);
+                    return Box::pin(ingress.part(*socket, ending, ray)).await;
                 }
-                None => return drop(place),
+                None => return,
             };
             let ending = ingress.relay(&mut open, &ray).await;
             Box::pin(ingress.part(open.into_socket(), ending, ray)).await;
-            drop(place);
         });
         response.map(response::whole)
     }

@@ -1,6 +1,6 @@
 //! The way to the task that owns the sockets of an actor. Most actors never have one, so it is made for the first.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 use tracing::Span;
@@ -45,23 +45,13 @@ pub(in crate::host) enum Way {
 impl Door {
     /// The way for the actor itself.
     pub(super) fn way(&self) -> Way {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*state {
-            State::Early => {
-                let (engine, inputs) = mpsc::channel(INPUTS);
-                *state = State::Waiting(engine.clone(), inputs);
-                Way::To(engine)
-            }
-            State::Waiting(engine, _) | State::Engine(engine) => Way::To(engine.clone()),
-            State::Quiet(_) => Way::NoEngine,
-            State::Over => Way::Over,
-        }
+        self.state().way()
     }
 
     /// The actor runs, in the span of now. Answers what an engine is to be made for, when it is `needed` or already
     /// asked for something.
     pub(super) fn begin(&self, needed: bool) -> Option<Inputs> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let (engine, inputs) = match std::mem::replace(&mut *state, State::Over) {
             State::Early if needed => mpsc::channel(INPUTS),
             State::Waiting(engine, inputs) => (engine, inputs),
@@ -80,26 +70,38 @@ impl Door {
 
     /// The way for a socket; the first one makes the engine, in the actor's span. Nothing when the life is over.
     pub(super) fn for_socket(&self, make: impl FnOnce(Inputs)) -> Option<EngineSender> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*state {
-            State::Waiting(engine, _) | State::Engine(engine) => Some(engine.clone()),
-            State::Early => {
-                let (engine, inputs) = mpsc::channel(INPUTS);
-                *state = State::Waiting(engine.clone(), inputs);
-                Some(engine)
-            }
-            State::Quiet(span) => {
-                let (engine, inputs) = mpsc::channel(INPUTS);
-                span.in_scope(|| make(inputs));
-                *state = State::Engine(engine.clone());
-                Some(engine)
-            }
-            State::Over => None,
+        let mut state = self.state();
+        if let State::Quiet(span) = &*state {
+            let (engine, inputs) = mpsc::channel(INPUTS);
+            span.in_scope(|| make(inputs));
+            *state = State::Engine(engine);
+        }
+        match state.way() {
+            Way::To(engine) => Some(engine),
+            Way::NoEngine | Way::Over => None,
         }
     }
 
     /// The life is over. What waits for an engine that never came is answered so.
     pub(super) fn end(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::Over;
+        *self.state() = State::Over;
+    }
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn way(&mut self) -> Way {
+        match self {
+            State::Early => {
+                let (engine, inputs) = mpsc::channel(INPUTS);
+                *self = State::Waiting(engine.clone(), inputs);
+                Way::To(engine)
+            }
+            State::Waiting(engine, _) | State::Engine(engine) => Way::To(engine.clone()),
+            State::Quiet(_) => Way::NoEngine,
+            State::Over => Way::Over,
+        }
     }
 }
