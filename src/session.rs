@@ -12,6 +12,8 @@ mod commands;
 mod drain;
 mod effect;
 mod events;
+#[cfg(test)]
+mod fixture;
 mod hibernation;
 mod input;
 mod kv;
@@ -19,6 +21,7 @@ mod lifecycle;
 mod link;
 mod timers;
 mod tunnel;
+mod turns;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -29,6 +32,7 @@ pub use effect::{Effect, Exit, StartCommand};
 pub use greenroom_protocol::Features;
 pub use input::{DialFailure, Disconnect, Input};
 pub use link::LinkStatus;
+pub use turns::{Turns, When};
 
 use actors::Actors;
 use drain::Drain;

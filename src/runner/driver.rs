@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use greenroom_protocol::{KvResponse, close};
+use greenroom_protocol::{KvResponse, ToClient, close};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
@@ -19,7 +19,7 @@ use crate::runner::journal::Journal;
 use crate::runner::observer::{LifeWish, Observer};
 use crate::runner::streams::Streams;
 use crate::runner::{ActorInfo, Identity, RunnerHandle, Status};
-use crate::session::{DialFailure, Disconnect, Exit, Input, LinkStatus, Session, Settings};
+use crate::session::{DialFailure, Disconnect, Exit, Input, LinkStatus, Session, Settings, Turns, When};
 use crate::socket::{Closed, Connection, DialError, Received, Target, dial};
 use crate::stream::StreamReply;
 
@@ -39,7 +39,9 @@ pub(super) struct Driver {
     pub(super) exit: Option<Exit>,
     /// Calls taken and not handled yet, because the socket is behind.
     held_calls: VecDeque<Call>,
-    /// Calls were taken since the socket was last written to, and nobody had a turn to make more of them.
+    /// Messages for actors that were read and are not handled yet.
+    turns: Turns,
+    /// Something was handled since the socket was last written to, and nobody had a turn to answer.
     gathering: bool,
     next_ticket: u64,
     stop_by: Option<Instant>,
@@ -104,6 +106,7 @@ impl Driver {
             status,
             exit: None,
             held_calls: VecDeque::new(),
+            turns: Turns::default(),
             gathering: false,
             next_ticket: 0,
             stop_by: None,
@@ -161,9 +164,16 @@ impl Driver {
                 return Event::Calls(taken);
             }
         }
+        let room = self.turns.room();
+        if !behind && !self.turns.is_empty() {
+            return match commands.try_recv() {
+                Ok(command) => Event::Command(Some(command)),
+                Err(_) => Event::Received(self.socket.look(room).await),
+            };
+        }
         tokio::select! {
             // A gateway that does not take our answers is not asked for more work either, or the streams would pile up.
-            event = self.socket.next(behind) => event,
+            event = self.socket.next(behind, room) => event,
             count = calls.recv_many(&mut taken, BATCH), if !behind => {
                 debug_assert!(count > 0, "the driver holds a sender itself");
                 self.gathering = true;
@@ -186,18 +196,7 @@ impl Driver {
                 self.socket = SocketState::None;
                 self.session.handle(Input::DialFailed(DialFailure(error.to_string())), now);
             }
-            Event::Received(received) => {
-                for received in received {
-                    match received {
-                        Received::Message(message) => self.session.handle(Input::Received(message), now),
-                        Received::Closed(closed) => {
-                            self.socket = SocketState::None;
-                            self.session.handle(Input::Disconnected(disconnect(closed)), now);
-                        }
-                    }
-                    self.perform_effects(now);
-                }
-            }
+            Event::Received(received) => self.take_received(received, now),
             Event::Calls(calls) => {
                 self.held_calls.extend(calls);
                 while !self.is_behind()
@@ -211,6 +210,47 @@ impl Driver {
             // Every handle is gone; the runner goes on until it is refused.
             Event::Command(None) | Event::Tick => {}
         }
+    }
+
+    fn take_received(&mut self, received: Vec<Received>, now: Instant) {
+        let few = self.turns.is_empty() && received.len() <= FEW;
+        for received in received {
+            match received {
+                Received::Message(message) if few => self.take_message(message, now),
+                Received::Message(message) => match self.turns.take_in(message, &self.session) {
+                    When::InTurn => {}
+                    When::Now(message) => self.take_message(message, now),
+                    When::Last(message) => {
+                        self.take_all_turns(now);
+                        self.take_message(message, now);
+                    }
+                },
+                Received::Closed(closed) => {
+                    self.take_all_turns(now);
+                    self.socket = SocketState::None;
+                    self.session.handle(Input::Disconnected(disconnect(closed)), now);
+                    self.perform_effects(now);
+                }
+            }
+        }
+        if !self.turns.is_empty() {
+            self.gathering = true;
+            self.turns.begin_batch();
+            while let Some((id, message)) = self.turns.next_of_batch() {
+                self.take_message(ToClient::Tunnel { id, message }, now);
+            }
+        }
+    }
+
+    fn take_all_turns(&mut self, now: Instant) {
+        while let Some((id, message)) = self.turns.take() {
+            self.take_message(ToClient::Tunnel { id, message }, now);
+        }
+    }
+
+    fn take_message(&mut self, message: ToClient, now: Instant) {
+        self.session.handle(Input::Received(message), now);
+        self.perform_effects(now);
     }
 
     /// More waits to be written than should be.
@@ -390,8 +430,8 @@ impl Driver {
 }
 
 impl SocketState {
-    /// The next thing from the socket, if there is one; when it is `behind`, that there is room again.
-    async fn next(&mut self, behind: bool) -> Event {
+    /// The next things from the socket, so many at most; when it is `behind`, that there is room again.
+    async fn next(&mut self, behind: bool, most: usize) -> Event {
         match self {
             SocketState::None => std::future::pending().await,
             SocketState::Dialing(task) => {
@@ -402,7 +442,15 @@ impl SocketState {
                 connection.eased().await;
                 Event::Tick
             }
-            SocketState::Open(connection) => Event::Received(connection.receive().await),
+            SocketState::Open(connection) => Event::Received(connection.receive(most).await),
+        }
+    }
+
+    /// What there is from the socket, so many at most, and nothing when there is nothing.
+    async fn look(&mut self, most: usize) -> Vec<Received> {
+        match self {
+            SocketState::None | SocketState::Dialing(_) => Vec::new(),
+            SocketState::Open(connection) => connection.look(most).await,
         }
     }
 
@@ -425,6 +473,8 @@ const CALLS: usize = 4096;
 const COMMANDS: usize = 64;
 /// Calls taken in one turn: few enough that the first answers are on their way while the gateway has more to say.
 const BATCH: usize = 32;
+/// So few messages that they are handled as they came: turns would change next to nothing.
+const FEW: usize = 4;
 /// How long opening a socket may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the gateway may take to read the rest.

@@ -256,10 +256,11 @@ const LIST_TOO_LARGE: &str = "the entries are larger together than one answer ca
 
 #[cfg(test)]
 mod tests {
-    use greenroom_protocol::{ActorConfig, Checkpoint, Command, CommandWrapper, Init, InitMetadata, ToClient};
+    use greenroom_protocol::ToClient;
 
     use super::*;
-    use crate::session::{Features, Input, Settings};
+    use crate::session::Input;
+    use crate::session::fixture::open_with_actor;
 
     #[test]
     fn requests_keep_their_answers_apart_when_the_id_on_the_wire_wraps() {
@@ -283,26 +284,5 @@ mod tests {
             assert_eq!(answer, Some(Effect::KvDone { ticket, result: Ok(KvResponse::Put) }));
         }
         assert_eq!((session.storage.bytes, session.storage.pending.len()), (0, 0));
-    }
-
-    fn open_with_actor(now: Instant) -> Session {
-        let init =
-            Init { name: "pool".into(), version: 1, total_slots: 1, prepopulate_actor_names: None, metadata: None };
-        let kv_timeout = Duration::from_secs(30);
-        let settings = Settings { init, version: Version::V7, kv_timeout, lost_lives: vec![], seed: 1 };
-        let mut session = Session::new(settings);
-        session.handle(Input::Dialed { features: Features::default() }, now);
-        let metadata = InitMetadata {
-            runner_lost_threshold: 15_000,
-            actor_stop_threshold: None,
-            serverless_drain_grace_period: None,
-        };
-        session.handle(Input::Received(ToClient::Init { runner_id: "r".into(), metadata }), now);
-        let config = ActorConfig { name: "n".into(), key: None, create_ts: 0, input: None };
-        let command = Command::Start { config, hibernating: vec![] };
-        let checkpoint = Checkpoint { actor_id: "a".into(), generation: 0, index: 0 };
-        session.handle(Input::Received(ToClient::Commands(vec![CommandWrapper { checkpoint, command }])), now);
-        while session.poll_effect(now).is_some() {}
-        session
     }
 }

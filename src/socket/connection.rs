@@ -145,15 +145,20 @@ impl Connection {
         self.outbox_bytes > BACKLOG && self.writing != Writing::Over
     }
 
-    /// Writes, and resolves when there is something from the gateway: at least one thing, and a bounded number at once.
-    pub async fn receive(&mut self) -> Vec<Received> {
+    /// Writes, and resolves when there is something from the gateway: at least one thing, and so many at most.
+    pub async fn receive(&mut self, most: usize) -> Vec<Received> {
         poll_fn(|context| {
-            self.poll(context, BATCH);
-            if self.inbox.is_empty() {
-                return Poll::Pending;
-            }
-            self.inbox_bytes = 0;
-            Poll::Ready(std::mem::take(&mut self.inbox))
+            self.poll(context, most);
+            if self.inbox.is_empty() { Poll::Pending } else { Poll::Ready(self.received()) }
+        })
+        .await
+    }
+
+    /// Writes, and resolves at once, with what there is from the gateway: nothing, or so many at most.
+    pub async fn look(&mut self, most: usize) -> Vec<Received> {
+        poll_fn(|context| {
+            self.poll(context, most);
+            Poll::Ready(self.received())
         })
         .await
     }
@@ -173,10 +178,15 @@ impl Connection {
         self.close(code, reason);
         let closed = async {
             let is_end = |received: &Received| matches!(received, Received::Closed(_));
-            while !self.receive().await.iter().any(is_end) {}
+            while !self.receive(INBOX).await.iter().any(is_end) {}
         };
         // A gateway that does not answer is left without its goodbye.
         let _ = timeout(within, closed).await;
+    }
+
+    fn received(&mut self) -> Vec<Received> {
+        self.inbox_bytes = 0;
+        std::mem::take(&mut self.inbox)
     }
 
     fn say(&mut self, message: Message) {
@@ -323,8 +333,6 @@ impl Connection {
 
 /// How long the gateway may take to answer a close.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// The most that is received at once: few enough that the first of it is answered while the gateway goes on.
-const BATCH: usize = 32;
 /// The most that is kept for later while the way out is full.
 const INBOX: usize = 1024;
 /// No more is read while messages of this many bytes wait for the runner.

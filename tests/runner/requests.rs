@@ -1,7 +1,7 @@
 //! Requests and their responses.
 
 use bytes::Bytes;
-use greenroom::protocol::{ToClientTunnel, ToServerTunnel};
+use greenroom::protocol::{ToClientTunnel, ToServer, ToServerTunnel};
 
 use crate::actors::Stage;
 use crate::gateway::{Gateway, Wire, request, stream};
@@ -68,6 +68,34 @@ async fn a_response_that_breaks_off_is_aborted() {
         }
         assert_eq!(last, ToServerTunnel::ResponseAbort);
     }
+}
+
+/// In one of these tries at least, all of them come before the first is handled.
+#[tokio::test]
+async fn a_request_does_not_wait_for_all_those_that_came_for_another_actor() {
+    let (mut wire, _stage) = running().await;
+    wire.run("b", 0, "probe").await;
+    for attempt in 0..50 {
+        let (first, patient) = (attempt * 100, stream(attempt * 100 + 99));
+        for number in 0..99 {
+            wire.request(stream(first + number), "a", "/who", None).await;
+        }
+        wire.request(patient, "b", "/who", None).await;
+        let mut order = Vec::new();
+        while order.len() < 100 {
+            let response = wire.pick("a response", |message| match message {
+                ToServer::Tunnel { id, message: ToServerTunnel::ResponseStart { status: 200, .. } } => Some(id.stream),
+                _ => None,
+            });
+            order.push(response.await);
+        }
+        let many: Vec<_> = order.iter().copied().filter(|one| *one != patient).collect();
+        assert_eq!(many, (0..99).map(|number| stream(first + number)).collect::<Vec<_>>());
+        if order.iter().position(|one| *one == patient) < Some(30) {
+            return;
+        }
+    }
+    panic!("it always waits for more than 30 others");
 }
 
 #[tokio::test]

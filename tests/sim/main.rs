@@ -17,7 +17,7 @@ use std::env;
 use std::time::{Duration, Instant};
 
 use laws::Law;
-use plan::{HARSH, Plan, WIDE};
+use plan::{CROWDED, HARSH, Plan, WIDE};
 use saboteur::Bug;
 use shrink::{run, shrink};
 use world::Tally;
@@ -34,7 +34,7 @@ fn every_law_holds_whatever_breaks_second_half() {
 
 #[test]
 fn the_same_seed_gives_the_same_log() {
-    for seed in [1, 2, 3, 4, WIDE + 1, WIDE + 3] {
+    for seed in [1, 2, 3, 4, WIDE + 1, WIDE + 3, CROWDED + 1, CROWDED + 3] {
         let plan = Plan::new(seed);
         let (first, second) = (run(&plan, None, true).log, run(&plan, None, true).log);
         assert!(first.len() > 100, "seed {seed}: only {} lines", first.len());
@@ -102,7 +102,7 @@ fn seeds_that_nobody_has_seen() {
 
 /// The seeds that run with every test run.
 fn every_time() -> impl Iterator<Item = u64> {
-    (0..SEEDS).chain(HARSH..HARSH + SEEDS).chain(WIDE..WIDE + WIDE_SEEDS)
+    (0..SEEDS).chain(HARSH..HARSH + SEEDS).chain(WIDE..WIDE + WIDE_SEEDS).chain(CROWDED..CROWDED + CROWDED_SEEDS)
 }
 
 /// Runs seeds until one breaks a law; answers how many there were.
@@ -150,5 +150,6 @@ const BUGS: &[(Bug, &[Law])] = &[
 /// How many seeds of each kind run with every test run: well under two minutes on two cores.
 const SEEDS: u64 = 2_000;
 const WIDE_SEEDS: u64 = 1_500;
+const CROWDED_SEEDS: u64 = 500;
 /// The end of the log of a run that broke a law.
 const LOG_SHOWN: usize = 400;

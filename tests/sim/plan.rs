@@ -14,6 +14,10 @@ pub const HARSH: u64 = 1_000_000;
 /// about to wrap, bodies that use up their credit, runners that forget everything.
 pub const WIDE: u64 = 30_000_000;
 
+/// Seeds from here on are as wide, and their runners are never alone with a message: each waits for the turn of the life
+/// that it is for.
+pub const CROWDED: u64 = 40_000_000;
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -42,6 +46,8 @@ pub struct Conditions {
     pub versions: Vec<Version>,
     /// Messages are encoded and decoded on their way, so that what a version cannot say is not said.
     pub encoded: bool,
+    /// Messages for actors wait for the turn of a life, for a few milliseconds.
+    pub crowded: bool,
     /// What a runner takes for the index of a socket's opening, where our gateway says 0.
     pub first_index: u16,
     pub thresholds: Thresholds,
@@ -213,6 +219,7 @@ impl Plan {
         if wide {
             conditions.widen(&mut dice);
         }
+        conditions.crowded = seed >= CROWDED;
         let faults = if harsh { dice.pick(&[30, 60, 120, 200]) } else { dice.pick(&[0, 10, 25, 50, 100]) };
         let steps = dice.between(40, 160);
         let mut planned = vec![Planned { step: Step::Pass(2_000), salt: dice.roll() }];
@@ -271,6 +278,7 @@ impl Conditions {
             slots: u32::try_from(dice.between(2, 10)).expect("small"),
             versions: vec![dice.pick(&[Version::V5, Version::V6, Version::V7, Version::V7]); runners],
             encoded: false,
+            crowded: false,
             first_index: 0,
             thresholds,
             limits,

@@ -8,6 +8,7 @@ mod gateway;
 mod hosts;
 mod rest;
 mod runners;
+mod turns;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -100,6 +101,11 @@ enum Happening {
         runner: usize,
         process: u64,
         act: Act,
+    },
+    /// A runner handles some of the messages that wait.
+    Turn {
+        runner: usize,
+        process: u64,
     },
     ClientWaited(StreamRef),
     /// A client sends the next piece of a body.
@@ -280,6 +286,7 @@ impl World {
             Happening::GatewayUp => self.start_gateway(),
             Happening::RunnerUp { runner } => self.start_runner(runner),
             Happening::Host { runner, process, act } => self.act(runner, process, act),
+            Happening::Turn { runner, process } => self.turn(runner, process),
             Happening::ClientWaited(stream) => self.client_waited(stream),
             Happening::Piece(stream) => self.send_piece(stream),
             Happening::Read(stream) => self.client_reads(stream),

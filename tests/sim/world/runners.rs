@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use greenroom::actor::{ActorKey, Outcome};
 use greenroom::gateway::core::ConnectionId;
 use greenroom::protocol::{Checkpoint, KvRequest, ToClient, ToServer, Version};
-use greenroom::session::{Effect, Exit, Input, Session, Settings};
+use greenroom::session::{Effect, Exit, Input, Session, Settings, Turns};
 use greenroom::stream::StreamKey;
 
 use super::hosts::{Act, Ask, HostBody, Life};
@@ -40,6 +40,8 @@ pub struct Runner {
     pub drained_by: Option<Instant>,
     /// Bodies that come in pieces: what has come, and for whom.
     pub uploads: BTreeMap<StreamKey, (ActorKey, String)>,
+    /// Messages for actors that wait for a turn.
+    pub turns: Turns,
     /// Bodies that travel on credit.
     pub bodies: BTreeMap<StreamKey, HostBody>,
     greeted: bool,
@@ -73,6 +75,7 @@ impl Runner {
             sent_events: BTreeSet::new(),
             drained_by: None,
             uploads: BTreeMap::new(),
+            turns: Turns::default(),
             bodies: BTreeMap::new(),
             greeted: false,
             leaving: false,
@@ -163,7 +166,7 @@ impl World {
             ToClient::Init { .. } => runner.greeted = !runner.leaving,
             ToClient::Commands(_) | ToClient::Kv { .. } | ToClient::Tunnel { .. } | ToClient::Ping { .. } => {}
         }
-        self.tell_runner(number, Input::Received(message));
+        self.take_turns(number, message);
     }
 
     fn perform_runner(&mut self, number: usize) {
@@ -314,6 +317,7 @@ impl World {
         let unanswered = runner.tickets.len();
         self.hold(Law::AStorageRequestIsAnswered, unanswered == 0, || format!("{unanswered} without an answer"));
         self.runners[number].session = None;
+        self.runners[number].turns = Turns::default();
         self.runner_is_gone(number);
     }
 
