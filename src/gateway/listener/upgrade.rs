@@ -90,7 +90,12 @@ async fn serve(listener: Arc<Listener>, upgrade: OnUpgrade, admitted: Result<Hel
         .max_frame_size(Some(FRAME_MAX))
         .max_message_size(Some(FRAME_MAX));
     let Some((stream, read)) = plain(upgraded) else { return };
-    let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
+    // A socket that begins with something read has no room to speak of after that, and takes two reads for each message.
+    let socket = if read.is_empty() {
+        WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
+    } else {
+        WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await
+    };
     serve_socket(&listener, socket, admitted).await;
 }
 
