@@ -67,7 +67,7 @@ enum Event {
     Dialed(Result<Box<Connection>, DialError>),
     Received(Vec<Received>),
     Calls(Vec<Call>),
-    Command(Option<Command>),
+    Command(Command),
     Tick,
 }
 
@@ -156,7 +156,8 @@ impl Driver {
             return Event::Calls(Vec::new());
         }
         let mut taken = Vec::new();
-        if std::mem::take(&mut self.gathering) && !behind && !self.streams.is_empty() {
+        let anybody = !self.streams.is_empty() || !self.turns.is_empty();
+        if std::mem::take(&mut self.gathering) && !behind && anybody {
             // Writing is the dearest part of an answer. Whoever is about to give one gets a turn first, so that all of
             // them go out together.
             tokio::task::yield_now().await;
@@ -167,7 +168,7 @@ impl Driver {
         let room = self.turns.room();
         if !behind && !self.turns.is_empty() {
             return match commands.try_recv() {
-                Ok(command) => Event::Command(Some(command)),
+                Ok(command) => Event::Command(command),
                 Err(_) => Event::Received(self.socket.look(room).await),
             };
         }
@@ -179,7 +180,8 @@ impl Driver {
                 self.gathering = true;
                 Event::Calls(taken)
             }
-            command = commands.recv() => Event::Command(command),
+            // When every handle is gone the runner goes on until it is refused.
+            Some(command) = commands.recv() => Event::Command(command),
             () = timer, if due.is_some() => Event::Tick,
         }
     }
@@ -206,9 +208,8 @@ impl Driver {
                     self.perform_effects(now);
                 }
             }
-            Event::Command(Some(command)) => self.take_command(command, now),
-            // Every handle is gone; the runner goes on until it is refused.
-            Event::Command(None) | Event::Tick => {}
+            Event::Command(command) => self.take_command(command, now),
+            Event::Tick => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the owner of a runner can see and do.
 
+use std::time::{Duration, Instant};
+
 use greenroom::actor::{ActorKey, Outcome};
 use greenroom::host::KvError;
 use greenroom::protocol::{Event, KvResponse, ToClient, ToServer};
@@ -25,6 +27,18 @@ async fn actors_are_found_by_id_and_generation() {
     assert_eq!(runner.actor("b", None).await.expect("it runs").start.key.generation, 3);
     assert_eq!(runner.actors().await.len(), 2);
     assert_eq!(runner.status().actors, 2);
+}
+
+#[tokio::test]
+async fn a_runner_whose_owner_has_let_go_of_it_serves_and_rests() {
+    let (mut wire, runner, _stage) = running().await;
+    drop(runner);
+    assert_eq!(wire.get(stream(1), "a", "/who").await.1, "a@0");
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let (begin, busy) = (Instant::now(), metrics.worker_total_busy_duration(0));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let busy = metrics.worker_total_busy_duration(0) - busy;
+    assert!(busy < begin.elapsed() / 2, "busy for {busy:?}");
 }
 
 #[tokio::test]
