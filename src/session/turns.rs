@@ -30,6 +30,8 @@ pub struct Turns {
     /// By round, and in a round as they came.
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// How many of them are for [`NOBODY`].
+    of_nobody: usize,
     /// The round of what was taken last.
     round: u64,
     /// The last round in which each life has its turn. Those that are over mean nothing.
@@ -48,7 +50,7 @@ struct Waiting {
 /// What was taken since [`Turns::begin_batch`].
 #[derive(Debug, Default)]
 struct Batch {
-    /// In work units.
+    /// As [`work`] counts it.
     work: usize,
     /// How many messages in this round.
     in_round: usize,
@@ -64,6 +66,7 @@ impl Default for Turns {
         Turns {
             waiting: VecDeque::new(),
             bytes: 0,
+            of_nobody: 0,
             round: FIRST_ROUND,
             lives: NumberMap::default(),
             batch: Batch::default(),
@@ -104,13 +107,15 @@ impl Turns {
         }
     }
 
-    /// Lets a message wait for the turn of this life, or of whatever else waits of its stream when nobody knows the life
-    /// yet: the first of that opens the stream.
+    /// Lets a message wait for the turn of its life, or for that of whatever else waits of its stream: an opening, of
+    /// which the session does not know yet, or what came before it knew the stream.
     fn add(&mut self, id: MessageId, message: ToClientTunnel, life: Option<u64>) {
-        let life = life.unwrap_or_else(|| {
-            let opening = self.waiting.iter().rev().find(|other| other.id.stream == id.stream);
-            opening.map_or(NOBODY, |opening| opening.life)
-        });
+        let earlier = match life {
+            Some(_) if self.of_nobody == 0 => None,
+            Some(_) | None => self.waiting.iter().rev().find(|other| other.id.stream == id.stream),
+        };
+        let life = earlier.map(|earlier| earlier.life).or(life).unwrap_or(NOBODY);
+        self.of_nobody += usize::from(life == NOBODY);
         let last = self.lives.entry(life).or_insert(0);
         let round = self.round.max(*last + 1);
         *last = round;
@@ -153,8 +158,9 @@ impl Turns {
 
     /// The next message, whatever the batch.
     pub fn take(&mut self) -> Option<(MessageId, ToClientTunnel)> {
-        let Waiting { round, id, message, .. } = self.waiting.pop_front()?;
+        let Waiting { round, life, id, message } = self.waiting.pop_front()?;
         self.round = round;
+        self.of_nobody -= usize::from(life == NOBODY);
         self.bytes -= length(&message);
         if self.waiting.is_empty() {
             self.lives.clear();
@@ -165,9 +171,6 @@ impl Turns {
     }
 }
 
-const FIRST_ROUND: u64 = 1;
-/// Messages for streams that nobody here has.
-const NOBODY: Life = u64::MAX;
 /// What a message and its answer cost, about: in the benchmark an opening takes twice as long as anything that follows.
 fn work(message: &ToClientTunnel) -> usize {
     match message {
@@ -179,6 +182,9 @@ fn work(message: &ToClientTunnel) -> usize {
     }
 }
 
+const FIRST_ROUND: u64 = 1;
+/// Messages for streams that nobody here has.
+const NOBODY: Life = u64::MAX;
 /// The work of an opening.
 const OPENING: usize = 2;
 /// The work that is done before those who were given it get to answer. Whoever asks meanwhile waits for this long, and
@@ -274,6 +280,19 @@ mod tests {
             assert!(indexes.is_sorted(), "{indexes:?} on {stream}");
         }
         assert_eq!(order[1..4], [at(2, 0), at(11, 0), at(2, 1)]);
+    }
+
+    #[test]
+    fn a_stream_keeps_its_order_when_its_life_becomes_known() {
+        let mut turns = Turns::default();
+        turns.add(at(5, 0), frame(1), None);
+        turns.add(at(1, 0), frame(1), None);
+        turns.add(at(1, 1), frame(1), Some(PATIENT));
+        turns.add(at(2, 0), frame(1), Some(PATIENT));
+        let order = std::iter::from_fn(|| turns.take()).map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!(order, [at(5, 0), at(2, 0), at(1, 0), at(1, 1)]);
+        turns.add(at(1, 2), frame(1), Some(PATIENT));
+        assert_eq!(turns.waiting[0].life, PATIENT);
     }
 
     #[test]

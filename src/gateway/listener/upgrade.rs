@@ -90,7 +90,7 @@ async fn serve(listener: Arc<Listener>, upgrade: OnUpgrade, admitted: Result<Hel
         .max_frame_size(Some(FRAME_MAX))
         .max_message_size(Some(FRAME_MAX));
     let Some((stream, read)) = plain(upgraded) else { return };
-    // A socket that begins with something read has no room to speak of after that, and takes two reads for each message.
+    // One that is begun with what was read has no room beyond that ever after, and reads each message in two pieces.
     let socket = if read.is_empty() {
         WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
     } else {
