@@ -225,6 +225,16 @@ mod tests {
         ToClientTunnel::WebSocketOpen { actor_id: "a".into(), path: "/".into(), headers: vec![] }
     }
 
+    /// Forty messages for one life, and then one for another.
+    fn flooded() -> Turns {
+        let mut turns = Turns::default();
+        for index in 0..40 {
+            turns.add(at(1, index), frame(1), Some(FLOODED));
+        }
+        turns.add(at(2, 0), frame(1), Some(PATIENT));
+        turns
+    }
+
     /// The stream and index of everything in the next batch.
     fn batch(turns: &mut Turns) -> Vec<(u32, u16)> {
         turns.begin_batch();
@@ -235,11 +245,7 @@ mod tests {
 
     #[test]
     fn a_message_waits_for_one_of_each_other_life() {
-        let mut turns = Turns::default();
-        for index in 0..40 {
-            turns.add(at(1, index), frame(1), Some(FLOODED));
-        }
-        turns.add(at(2, 0), frame(1), Some(PATIENT));
+        let mut turns = flooded();
         assert_eq!(batch(&mut turns)[..3], [(1, 0), (2, 0), (1, 1)]);
         // One that comes later likewise, and what one life was given it does not get back in the next round.
         turns.add(at(2, 1), frame(1), Some(PATIENT));
@@ -249,11 +255,7 @@ mod tests {
 
     #[test]
     fn a_batch_ends_with_the_last_round_that_several_share() {
-        let mut turns = Turns::default();
-        for index in 0..40 {
-            turns.add(at(1, index), frame(1), Some(FLOODED));
-        }
-        turns.add(at(2, 0), frame(1), Some(PATIENT));
+        let mut turns = flooded();
         assert_eq!(batch(&mut turns).len(), SHARED_BATCH);
         assert_eq!(batch(&mut turns).len(), BATCH);
         let rest = batch(&mut turns).len() + batch(&mut turns).len();
