@@ -158,6 +158,33 @@ pub enum ToClientTunnel {
     },
 }
 
+impl ToClientTunnel {
+    /// The bytes of its body or data, headers and paths aside.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        match self {
+            ToClientTunnel::RequestStart { body, .. } => body.as_ref().map_or(0, Bytes::len),
+            ToClientTunnel::RequestChunk { body, .. } => body.len(),
+            ToClientTunnel::WebSocketMessage { data, .. } => data.len(),
+            ToClientTunnel::RequestAbort
+            | ToClientTunnel::WebSocketOpen { .. }
+            | ToClientTunnel::WebSocketClose { .. } => 0,
+        }
+    }
+
+    /// It is the first of its stream.
+    #[must_use]
+    pub fn opens(&self) -> bool {
+        match self {
+            ToClientTunnel::RequestStart { .. } | ToClientTunnel::WebSocketOpen { .. } => true,
+            ToClientTunnel::RequestChunk { .. }
+            | ToClientTunnel::RequestAbort
+            | ToClientTunnel::WebSocketMessage { .. }
+            | ToClientTunnel::WebSocketClose { .. } => false,
+        }
+    }
+}
+
 impl fmt::Debug for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -132,8 +132,7 @@ impl Kind {
 impl Session {
     /// The message opens a stream under the id of one that is open: whatever came for that one has to be handled before.
     pub(super) fn reopens(&self, id: MessageId, message: &ToClientTunnel) -> bool {
-        let opens = matches!(message, ToClientTunnel::RequestStart { .. } | ToClientTunnel::WebSocketOpen { .. });
-        opens && self.tunnel.streams.contains_key(&id.stream)
+        message.opens() && self.tunnel.streams.contains_key(&id.stream)
     }
 
     /// The number of the life that a message is for, as far as that is known before it is handled.
@@ -353,18 +352,6 @@ impl Session {
         let told = Some(ByteString::from_static(reason));
         self.effects.push_back(Effect::WebSocketClosed { stream, code: Some(code), reason: told });
         self.finish_stream(id, websocket_close(code, reason));
-    }
-}
-
-/// The bytes of a message's content.
-pub(super) fn length(message: &ToClientTunnel) -> usize {
-    match message {
-        ToClientTunnel::RequestStart { body, .. } => body.as_ref().map_or(0, Bytes::len),
-        ToClientTunnel::RequestChunk { body, .. } => body.len(),
-        ToClientTunnel::WebSocketMessage { data, .. } => data.len(),
-        ToClientTunnel::RequestAbort | ToClientTunnel::WebSocketOpen { .. } | ToClientTunnel::WebSocketClose { .. } => {
-            0
-        }
     }
 }
 

@@ -327,14 +327,7 @@ impl Core {
             return self.send_now(connection, ToClient::Tunnel { id, message });
         }
         let limits = &self.settings.limits;
-        entry.backlog_bytes += match &message {
-            ToClientTunnel::RequestChunk { body, .. } => body.len(),
-            ToClientTunnel::WebSocketMessage { data, .. } => data.len(),
-            ToClientTunnel::RequestStart { .. }
-            | ToClientTunnel::RequestAbort
-            | ToClientTunnel::WebSocketOpen { .. }
-            | ToClientTunnel::WebSocketClose { .. } => 0,
-        };
+        entry.backlog_bytes += message.payload_len();
         if entry.backlog.len() < limits.backlog && entry.backlog_bytes <= limits.backlog_bytes {
             return entry.backlog.push_back(message);
         }

@@ -90,7 +90,8 @@ async fn serve(listener: Arc<Listener>, upgrade: OnUpgrade, admitted: Result<Hel
         .max_frame_size(Some(FRAME_MAX))
         .max_message_size(Some(FRAME_MAX));
     let Some((stream, read)) = plain(upgraded) else { return };
-    // One that is begun with what was read has no room beyond that ever after, and reads each message in two pieces.
+    // The library's buffer keeps to the size of what it is begun with: begun with nothing, it would take two reads for
+    // each message ever after.
     let socket = if read.is_empty() {
         WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
     } else {

@@ -86,6 +86,7 @@ impl Door {
     pub(super) fn end(&self) {
         *self.state() = State::Over;
     }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -233,13 +233,6 @@ impl World {
     }
 
     pub fn gone_at_runner(&mut self, connection: ConnectionId, ended: Ended) {
-        let wire = self.wires.get(&connection).filter(|wire| wire.runner_end);
-        if let Some((runner, process)) = wire.and_then(|wire| wire.runner)
-            && self.runners[runner].process == process
-            && self.runners[runner].wire == Some(connection)
-        {
-            self.take_all_turns(runner);
-        }
         let Some(wire) = self.wires.get_mut(&connection).filter(|wire| wire.runner_end) else { return };
         wire.runner_end = false;
         let Some((runner, process)) = wire.runner else { return };
@@ -248,6 +241,8 @@ impl World {
             return;
         }
         note!(self, "{} hears that {connection:?} is gone: {ended:?}", self.runners[runner].key);
+        // What is said of that is lost.
+        self.take_all_turns(runner);
         self.runners[runner].disconnected();
         let disconnect = match ended {
             Ended::Closed { code, reason } => Disconnect::Closed { code, reason },
