@@ -27,6 +27,7 @@
 mod builder;
 mod driver;
 mod effects;
+mod gathering;
 mod handle;
 mod journal;
 mod observer;

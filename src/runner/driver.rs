@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use greenroom_protocol::{KvResponse, ToClient, close};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -14,6 +13,7 @@ use tracing::{Instrument, info};
 use crate::actor::ActorKey;
 use crate::host::{ActorHandle, ActorHost, Call, CallSender, KvError, StartActor};
 use crate::number_map::NumberMap;
+use crate::runner::gathering::Gathering;
 use crate::runner::handle::Command;
 use crate::runner::journal::Journal;
 use crate::runner::observer::{LifeWish, Observer};
@@ -41,8 +41,8 @@ pub(super) struct Driver {
     held_calls: VecDeque<Call>,
     /// Messages for actors that were read and are not handled yet.
     turns: Turns,
-    /// Something was handled since the socket was last written to, and nobody had a turn to answer.
-    gathering: bool,
+    /// Who gets a turn before the socket is written to.
+    gathering: Gathering,
     next_ticket: u64,
     stop_by: Option<Instant>,
 }
@@ -107,7 +107,7 @@ impl Driver {
             exit: None,
             held_calls: VecDeque::new(),
             turns: Turns::default(),
-            gathering: false,
+            gathering: Gathering::default(),
             next_ticket: 0,
             stop_by: None,
         };
@@ -155,16 +155,14 @@ impl Driver {
         if !behind && !self.held_calls.is_empty() {
             return Event::Calls(Vec::new());
         }
-        let mut taken = Vec::new();
         let anybody = !self.streams.is_empty() || !self.turns.is_empty();
-        if std::mem::take(&mut self.gathering) && !behind && anybody {
-            // Writing is the dearest part of an answer. Whoever is about to give one gets a turn first, so that all of
-            // them go out together.
-            tokio::task::yield_now().await;
-            if calls.recv_many(&mut taken, BATCH).now_or_never().is_some() {
+        if !behind && anybody {
+            let taken = self.gathering.gather(calls, BATCH).await;
+            if !taken.is_empty() {
                 return Event::Calls(taken);
             }
         }
+        let mut taken = Vec::new();
         let room = self.turns.room();
         if !behind && !self.turns.is_empty() {
             return match commands.try_recv() {
@@ -177,7 +175,7 @@ impl Driver {
             event = self.socket.next(behind, room) => event,
             count = calls.recv_many(&mut taken, BATCH), if !behind => {
                 debug_assert!(count > 0, "the driver holds a sender itself");
-                self.gathering = true;
+                self.gathering.called(&taken);
                 Event::Calls(taken)
             }
             // When every handle is gone the runner goes on until it is refused.
@@ -214,9 +212,14 @@ impl Driver {
     }
 
     fn take_received(&mut self, received: Vec<Received>, now: Instant) {
+        self.gathering.received();
         let few = self.turns.is_empty() && received.len() <= FEW;
         for received in received {
             match received {
+                Received::Message(ToClient::Tunnel { id, message }) if few => {
+                    self.gathering.handles(id, &message, true);
+                    self.take_message(ToClient::Tunnel { id, message }, now);
+                }
                 Received::Message(message) if few => self.take_message(message, now),
                 Received::Message(message) => match self.turns.take_in(message, &self.session) {
                     When::InTurn => {}
@@ -234,10 +237,14 @@ impl Driver {
                 }
             }
         }
+        let holds_back = matches!(&self.socket, SocketState::Open(connection) if connection.holds_back());
+        if holds_back || !self.turns.is_empty() {
+            self.gathering.want();
+        }
         if !self.turns.is_empty() {
-            self.gathering = true;
             self.turns.begin_batch();
             while let Some((id, message)) = self.turns.next_of_batch() {
+                self.gathering.handles(id, &message, false);
                 self.take_message(ToClient::Tunnel { id, message }, now);
             }
         }
@@ -443,7 +450,7 @@ impl SocketState {
                 connection.eased().await;
                 Event::Tick
             }
-            SocketState::Open(connection) => Event::Received(connection.receive(most).await),
+            SocketState::Open(connection) => Event::Received(connection.receive(most, FEW).await),
         }
     }
 
@@ -474,7 +481,8 @@ const CALLS: usize = 4096;
 const COMMANDS: usize = 64;
 /// Calls taken in one turn: few enough that the first answers are on their way while the gateway has more to say.
 const BATCH: usize = 32;
-/// So few messages that they are handled as they came: turns would change next to nothing.
+/// So few messages that they are handled as they came, since turns would change next to nothing, and that their answers
+/// go along with what waits to be written.
 const FEW: usize = 4;
 /// How long opening a socket may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -53,7 +53,9 @@ struct Batch {
     work: usize,
     /// How many messages in this round.
     in_round: usize,
-    /// In one of its rounds, several lives had their turn.
+    /// Whose the first was.
+    first: Option<Life>,
+    /// Others had their turn too.
     shared: bool,
 }
 
@@ -135,10 +137,11 @@ impl Turns {
         if self.batch.work >= BATCH {
             return None;
         }
+        let life = self.waiting.front()?.life;
         let (id, message) = self.take()?;
         self.batch.work += if message.opens() { OPENING } else { 1 };
         self.batch.in_round += 1;
-        self.batch.shared |= self.batch.in_round > 1;
+        self.batch.shared |= *self.batch.first.get_or_insert(life) != life;
         Some((id, message))
     }
 
@@ -236,6 +239,18 @@ mod tests {
         assert_eq!(rest, 41 - SHARED_BATCH - BATCH);
         assert!(turns.is_empty());
         assert!(batch(&mut turns).is_empty());
+    }
+
+    #[test]
+    fn who_comes_between_two_batches_shares_the_next() {
+        let mut turns = Turns::default();
+        for index in 0..2 * BATCH as u16 {
+            turns.add(at(1, index), frame(1), Some(FLOODED));
+        }
+        assert_eq!(batch(&mut turns).len(), BATCH);
+        turns.add(at(2, 0), frame(1), Some(PATIENT));
+        let next = batch(&mut turns);
+        assert_eq!((next[0], next.len()), ((2, 0), SHARED_BATCH));
     }
 
     #[test]

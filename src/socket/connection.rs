@@ -34,6 +34,8 @@ pub struct Connection {
     outbox: VecDeque<Message>,
     outbox_bytes: usize,
     writing: Writing,
+    /// Something was to be written when little was received, and was not.
+    held_back: bool,
     /// The goodbye is in the outbox or written: what is said later is dropped.
     closing: bool,
     inbox: Vec<Received>,
@@ -108,6 +110,7 @@ impl Connection {
             outbox: VecDeque::new(),
             outbox_bytes: 0,
             writing: Writing::Flushed,
+            held_back: false,
             closing: false,
             inbox: Vec::new(),
             inbox_bytes: 0,
@@ -146,12 +149,28 @@ impl Connection {
     }
 
     /// Writes, and resolves when there is something from the gateway: at least one thing, and so many at most.
-    pub async fn receive(&mut self, most: usize) -> Vec<Received> {
+    ///
+    /// If only a `few` things are there already they come first, so that whoever they wait behind and their answers are
+    /// written at once, by the next call: it holds nothing back again.
+    pub async fn receive(&mut self, most: usize, few: usize) -> Vec<Received> {
         poll_fn(|context| {
-            self.poll(context, most);
+            if !std::mem::take(&mut self.held_back) && !self.outbox.is_empty() {
+                self.read(context, most);
+                let is_open = matches!(self.reading, Reading::Open);
+                self.held_back = is_open && (1..=few).contains(&self.inbox.len());
+            }
+            if !self.held_back {
+                self.poll(context, most);
+            }
             if self.inbox.is_empty() { Poll::Pending } else { Poll::Ready(self.received()) }
         })
         .await
+    }
+
+    /// What was received last came before something was written.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        self.held_back
     }
 
     /// Writes, and resolves at once, with what there is from the gateway: nothing, or so many at most.
@@ -178,7 +197,7 @@ impl Connection {
         self.close(code, reason);
         let closed = async {
             let is_end = |received: &Received| matches!(received, Received::Closed(_));
-            while !self.receive(INBOX).await.iter().any(is_end) {}
+            while !self.receive(INBOX, 0).await.iter().any(is_end) {}
         };
         // A gateway that does not answer is left without its goodbye.
         let _ = timeout(within, closed).await;
@@ -341,3 +360,62 @@ const INBOX_BYTES: usize = 64 * 1024 * 1024;
 const BACKLOG: usize = 16 * 1024 * 1024;
 /// When nothing is due.
 const FAR: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    /// A connection and the gateway's end of it.
+    async fn pair() -> (Connection, WebSocketStream<DuplexStream>) {
+        let (ours, theirs) = duplex(1 << 20);
+        let ours: Box<dyn Stream> = Box::new(ours);
+        let patience = Patience { silence: FAR, pings: FAR };
+        let socket = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
+        let connection = Connection::new(socket, Version::V7, patience, Features::default());
+        (connection, WebSocketStream::from_raw_socket(theirs, Role::Server, None).await)
+    }
+
+    async fn say(gateway: &mut WebSocketStream<DuplexStream>, times: usize) {
+        for _ in 0..times {
+            let mut frame = BytesMut::new();
+            ToClient::AckEvents(vec![]).encode(Version::V7, &mut frame).expect("it encodes");
+            gateway.send(Message::Binary(frame.freeze())).await.expect("there is room");
+        }
+    }
+
+    /// Whether something was written.
+    async fn hears(gateway: &mut WebSocketStream<DuplexStream>) -> bool {
+        gateway.next().now_or_never().is_some()
+    }
+
+    #[tokio::test]
+    async fn little_that_is_there_is_received_before_something_is_written_but_only_once() {
+        let (mut connection, mut gateway) = pair().await;
+        connection.send(&ToServer::Pong { ts: 1 }).expect("it encodes");
+        say(&mut gateway, 2).await;
+        assert_eq!(connection.receive(8, 4).await.len(), 2);
+        assert!(connection.holds_back());
+        assert!(!hears(&mut gateway).await);
+        say(&mut gateway, 1).await;
+        assert_eq!(connection.receive(8, 4).await.len(), 1);
+        assert!(!connection.holds_back());
+        assert!(hears(&mut gateway).await);
+    }
+
+    #[tokio::test]
+    async fn nothing_waits_to_be_written_behind_much_or_behind_the_end() {
+        let (mut connection, mut gateway) = pair().await;
+        connection.send(&ToServer::Pong { ts: 1 }).expect("it encodes");
+        say(&mut gateway, 5).await;
+        assert_eq!(connection.receive(8, 4).await.len(), 5);
+        assert!(hears(&mut gateway).await);
+        connection.send(&ToServer::Pong { ts: 2 }).expect("it encodes");
+        gateway.close(None).await.expect("it closes");
+        assert!(matches!(connection.receive(8, 4).await[..], [Received::Closed(Closed::ByGateway { .. })]));
+        assert!(!connection.holds_back());
+    }
+}
