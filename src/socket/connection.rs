@@ -160,7 +160,9 @@ impl Connection {
                 self.held_back = is_open && (1..=few).contains(&self.inbox.len());
             }
             if !self.held_back {
-                self.poll(context, most);
+                // What is there already is enough for now.
+                let more = if self.inbox.is_empty() { most } else { 0 };
+                self.poll(context, more);
             }
             if self.inbox.is_empty() { Poll::Pending } else { Poll::Ready(self.received()) }
         })
