@@ -122,12 +122,15 @@ mod tests {
         Call::Stream { actor: actor(), stream: StreamKey { id: ASKED, opening: 1 }, reply }
     }
 
+    fn opening() -> ToClientTunnel {
+        ToClientTunnel::WebSocketOpen { actor_id: "a".into(), path: "/".into(), headers: vec![] }
+    }
+
     /// After one message that asks for something, and a call of somebody else.
     fn asked() -> Gathering {
         let mut gathering = Gathering::default();
-        let message = ToClientTunnel::WebSocketOpen { actor_id: "a".into(), path: "/".into(), headers: vec![] };
         gathering.received();
-        gathering.handles(MessageId { stream: ASKED, index: 0 }, &message, true);
+        gathering.handles(MessageId { stream: ASKED, index: 0 }, &opening(), true);
         gathering.called(&[Call::Sleep(actor())]);
         gathering
     }
@@ -173,6 +176,21 @@ mod tests {
         gathering.want();
         assert_eq!(gathering.gather(&mut taken, MOST).await.len(), 10);
         assert_eq!(gathering.gather(&mut taken, MOST).await.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn everybody_who_was_asked_gets_a_turn_although_the_runtime_looks_for_events() {
+        let most = 200;
+        let (calls, mut taken) = mpsc::channel(most);
+        let mut gathering = Gathering::default();
+        // More than the runtime runs in one go.
+        for _ in 0..100 {
+            gathering.handles(MessageId { stream: ASKED, index: 0 }, &opening(), false);
+            let calls = calls.clone();
+            tokio::spawn(async move { calls.send(answer()).await });
+        }
+        gathering.want();
+        assert_eq!(gathering.gather(&mut taken, most).await.len(), 100);
     }
 
     #[tokio::test]
