@@ -34,7 +34,7 @@ pub struct Connection {
     outbox: VecDeque<Message>,
     outbox_bytes: usize,
     writing: Writing,
-    /// Something was to be written when little was received, and was not.
+    /// What was received last was handed over before something was written.
     held_back: bool,
     /// The goodbye is in the outbox or written: what is said later is dropped.
     closing: bool,
@@ -150,8 +150,8 @@ impl Connection {
 
     /// Writes, and resolves when there is something from the gateway: at least one thing, and so many at most.
     ///
-    /// If only a `few` things are there already they come first, so that whoever they wait behind and their answers are
-    /// written at once, by the next call: it holds nothing back again.
+    /// When something waits to be written and only a `few` things have come, they are handed over first: their answers
+    /// go out with what waits, at the next call, which holds nothing back again.
     pub async fn receive(&mut self, most: usize, few: usize) -> Vec<Received> {
         poll_fn(|context| {
             if !std::mem::take(&mut self.held_back) && !self.outbox.is_empty() {
@@ -169,7 +169,7 @@ impl Connection {
         .await
     }
 
-    /// What was received last came before something was written.
+    /// What was received last was handed over while something waits to be written.
     #[must_use]
     pub fn holds_back(&self) -> bool {
         self.held_back
