@@ -59,6 +59,9 @@ pub async fn an_alarm_of_a_sleeping_actor_outlives_a_broken_connection(stage: &S
     let id = stage.actor("sleep").await;
     let due = alarm_in(stage, &id, 2_000).await;
     sleep(stage, &id, 0).await;
+    // A gateway that has not heard of it yet is told again after the cut, which the TypeScript runner may do in vain.
+    let sleeps = || async { stage.client.actor(&id).await["sleep_ts"].is_number().then_some(()) };
+    assert!(poll(Duration::from_secs(5), sleeps).await.is_some(), "the gateway knows that it sleeps");
     stage.cut.spell(Weather::Down, Duration::from_secs(4)).await.expect("it ends");
     rang(stage, &id, 1, due).await;
 }
